@@ -1,0 +1,34 @@
+"""The entry point: maps a subcommand's name to its module, imported only when it is asked for."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "watch requests flow through a real Envoy to four engine stand-ins",
+    "gateway": "run Envoy and its router together",
+    "router": "run the router alone, for an Envoy that you run",
+    "engine": "run an engine stand-in that speaks vLLM's HTTP",
+    "load": "send OpenAI requests and report latency, throughput and hit ratio",
+}
+"""Subcommand -> one line of help. Each lives in the module `heliostat_cli.<name>`, which has
+`configure(parser)` and `run(args) -> exit status`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 0 on success, 1 on failure, 2 on wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="heliostat", description="Cache-aware routing of LLM requests across engines and regions."
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    for name, help_line in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=help_line, description=help_line)
+        if name == chosen:
+            module = importlib.import_module(f"heliostat_cli.{name}")
+            module.configure(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    return int(args.run(args))

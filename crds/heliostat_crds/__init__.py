@@ -1,0 +1,1 @@
+"""The custom resources, as pydantic models: the single source of what a manifest may say."""

@@ -1,0 +1,1 @@
+"""The router process: the shell of I/O around the routing core."""

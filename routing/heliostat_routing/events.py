@@ -1,0 +1,154 @@
+"""What the router is told: every input of the core, as data.
+
+An event says what happened, never what to do about it. All instants are seconds on one monotonic
+clock that the caller owns; the core compares them and never reads a clock itself.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from heliostat_routing.settings import EndpointSettings, PoolSettings
+
+
+class Outcome(StrEnum):
+    """How an attempt at an endpoint ended, as the access log tells it."""
+
+    SERVED = "served"
+    """The engine answered with output (or with an error that is the request's own fault)."""
+    CLIENT_ABORTED = "client-aborted"
+    """The client left; says nothing about the endpoint."""
+    ENGINE_FAILED = "engine-failed"
+    """Refused, reset, answered 5xx, or ended a 200 without any output."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUpdated:
+    """The whole truth about one pool: its settings and all its endpoints.
+
+    Level-based: endpoints that are missing here have left the pool. Requests in flight on them go
+    on; requests queued in the pool are kept.
+    """
+
+    pool: str
+    settings: PoolSettings
+    endpoints: tuple[EndpointSettings, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRemoved:
+    """The pool takes no new requests; what it queued is still served by its last endpoints."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrived:
+    """A request asks for an endpoint of a pool.
+
+    `ticket` is unique for the life of the router. `block_keys` are the chained hashes of the
+    prompt's full blocks, in order: equal keys mean equal prompts up to and including that block.
+    They are opaque here and already cover model, adapter, tools and every message.
+    `affinity_key` spreads requests for the consistent-hash policy.
+    """
+
+    ticket: int
+    pool: str
+    block_keys: tuple[int, ...]
+    prompt_bytes: int
+    max_output_tokens: int | None = None
+    adapter: str | None = None
+    affinity_key: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    """The request's stream is over, for whatever reason and in whatever state it was."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """The proxy has opened the request's stream to this endpoint: the ledger entry moves here."""
+
+    ticket: int
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt at this endpoint failed before its response headers; the proxy may retry."""
+
+    ticket: int
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMeasured:
+    """What the access log says of a finished request; it calibrates, and feeds the breaker.
+
+    `ttft_seconds` runs from the moment the request was sent upstream to the first body byte.
+    Token counts are None where the engine reported no usage.
+    """
+
+    ticket: int
+    endpoint: str | None
+    outcome: Outcome
+    ttft_seconds: float | None = None
+    duration_seconds: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMetrics:
+    """One scrape of an engine. Counters are cumulative since the engine started.
+
+    `kv_capacity_tokens` is the size of the KV cache, None where the engine does not say.
+    """
+
+    running_requests: int
+    waiting_requests: int
+    kv_cache_utilization: float
+    finished_requests: int
+    prompt_tokens: int
+    generation_tokens: int
+    prefix_query_tokens: int
+    prefix_hit_tokens: int
+    kv_capacity_tokens: int | None = None
+    block_size_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsScraped:
+    """A scrape of this endpoint has come back."""
+
+    endpoint: str
+    metrics: EngineMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeFailed:
+    """The endpoint could not be scraped, or answered nonsense. Missing is not zero."""
+
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: the instant of the last `WakeAt` command has come."""
+
+
+Event = (
+    PoolUpdated
+    | PoolRemoved
+    | RequestArrived
+    | RequestFinished
+    | AttemptStarted
+    | AttemptFailed
+    | RequestMeasured
+    | MetricsScraped
+    | ScrapeFailed
+    | Tick
+)
