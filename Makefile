@@ -1,9 +1,58 @@
-# What one can do here. `make help` lists it.
+# What one can do here. `make help` lists it. ARGS="..." is passed on to the target's command.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(notdir $(PYTHON))
+VLLM_VENV := .venv-vllm
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help
+.PHONY: help install check format test demo e2e-vllm lock clean
+
 help: ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## make .venv with the locked dependencies (PYTHON=python3.12 chooses the Python)
+
+check: $(INSTALLED) ## lint, formatting, types and the layer contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## format the code and mend what the linter can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+test: $(INSTALLED) ## run the tests (ARGS="tests/routing -k ledger" runs some of them)
+	$(BIN)/pytest $(ARGS)
+
+demo: $(INSTALLED) ## a real Envoy, the router and four engine stand-ins (ARGS="--seconds 60")
+	@$(BIN)/heliostat demo $(ARGS)
+
+e2e-vllm: $(INSTALLED) $(VLLM_INSTALLED) ## two real vLLM on the CPU behind the gateway (6 GB of downloads)
+	$(BIN)/pytest e2e/vllm $(ARGS)
+
+lock: $(INSTALLED) ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer versions)
+	$(COMPILE) --universal --python-version 3.11 pyproject.toml --group dev -o requirements.lock
+	$(COMPILE) --python-version 3.11 --python-platform linux --override e2e/vllm/overrides.txt \
+		e2e/vllm/requirements.txt -o e2e/vllm/requirements.lock
+
+clean: ## remove the environments and the caches
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+
+# Redone when the lock, the metadata or the chosen Python changes.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Heliostat needs Python 3.11 or newer, $(PYTHON) is %d.%d: try make PYTHON=python3.12" % v[:2])'
+	@test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V)" || $(PYTHON) -m venv --clear $(VENV)
+	@rm -f $(VENV)/.installed-*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VLLM_INSTALLED): e2e/vllm/requirements.lock | $(INSTALLED)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM_VENV)
+	$(BIN)/uv pip sync --python $(VLLM_VENV)/bin/python --require-hashes e2e/vllm/requirements.lock
+	@touch $@
