@@ -1,0 +1,181 @@
+"""Drives the core: the one place that has the core, the clock and the streams that wait on it.
+
+`submit` is synchronous, so under one event loop each event and the delivery of its commands are
+atomic. A failure of the core never hangs or drops a request: it falls open to Envoy's own
+balancing.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
+from heliostat_routing.events import Event, RequestArrived, RequestFinished, Tick
+from heliostat_routing.views import PoolView
+
+OVERDUE_SECONDS = 0.5
+"""How long after its deadline a held request waits for the core's word before it falls open."""
+
+SHORTEST_SLEEP_SECONDS = 0.0005
+"""A core that asks to be woken at once, again and again, must not starve the loop."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Core(Protocol):
+    """The decisions: see `heliostat_routing`."""
+
+    def handle(self, event: Event, now: float) -> Sequence[Command]:
+        """Take one event and return what to do."""
+        ...
+
+    def views(self, now: float) -> tuple[PoolView, ...]:
+        """Describe every pool as the core sees it at this instant."""
+        ...
+
+
+class Observer(Protocol):
+    """Watches what the driver does, for metrics."""
+
+    def on_handled(self, event: Event, commands: Sequence[Command], seconds: float) -> None:
+        """Count one event; `seconds` is how long the core took."""
+        ...
+
+    def on_core_failed(self) -> None:
+        """Count one failure of the core."""
+        ...
+
+
+class Recorder(Protocol):
+    """Keeps the log of (now, event, commands) from which a run can be replayed."""
+
+    def record(self, now: float, event: Event, commands: Sequence[Command]) -> None:
+        """Append one step."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FallOpen:
+    """The core failed on this request: let Envoy balance it."""
+
+    ticket: int
+
+
+Verdict = Dispatch | Reject | Evict | FallOpen
+"""The last word on a request."""
+
+
+class RouterDriver:
+    """Feeds events to the core and hands its commands to whoever waits for them."""
+
+    def __init__(
+        self, core: Core, *, observer: Observer | None = None, recorder: Recorder | None = None
+    ) -> None:
+        self._core = core
+        self._loop = asyncio.get_running_loop()
+        self._observer = observer
+        self._recorder = recorder
+        self._holds: dict[int, asyncio.Future[Verdict]] = {}
+        self._open: set[int] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        # Tickets of a former router may still come in over the access log: start beyond them.
+        self._last_ticket = time.time_ns() // 1000
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that have arrived and not finished."""
+        return len(self._open)
+
+    @property
+    def held_requests(self) -> int:
+        """Requests that wait for the core's last word."""
+        return len(self._holds)
+
+    def next_ticket(self) -> int:
+        """Give a number that no other request has, not even one of a router before this one."""
+        self._last_ticket += 1
+        return self._last_ticket
+
+    def views(self) -> tuple[PoolView, ...]:
+        """Describe every pool as it is now."""
+        return self._core.views(self._loop.time())
+
+    def arrive(self, arrival: RequestArrived) -> Verdict | Enqueue:
+        """Ask for an endpoint; after `Enqueue`, await `verdict`. In the end always `finish`."""
+        ticket = arrival.ticket
+        self._open.add(ticket)
+        hold = self._holds[ticket] = self._loop.create_future()
+        commands = self.submit(arrival)
+        if not hold.done():
+            for command in commands:
+                if isinstance(command, Enqueue) and command.ticket == ticket:
+                    return command
+        del self._holds[ticket]
+        return hold.result() if hold.done() else FallOpen(ticket)
+
+    async def verdict(self, enqueued: Enqueue) -> Verdict:
+        """Wait for the last word on a held request; it comes by the deadline or soon after."""
+        hold = self._holds[enqueued.ticket]
+        try:
+            async with asyncio.timeout_at(enqueued.deadline + OVERDUE_SECONDS):
+                return await hold
+        except TimeoutError:
+            _log.error("held request is overdue", ticket=enqueued.ticket)
+            self._count_failure()
+            return FallOpen(enqueued.ticket)
+        finally:
+            self._holds.pop(enqueued.ticket, None)
+
+    def finish(self, ticket: int) -> None:
+        """Say that the request's stream is over; a second call does nothing."""
+        if ticket in self._open:
+            self._open.remove(ticket)
+            self._holds.pop(ticket, None)
+            self.submit(RequestFinished(ticket))
+
+    def submit(self, event: Event) -> Sequence[Command]:
+        """Tell the core what happened, deliver what it commands and return it."""
+        now = self._loop.time()
+        started = time.perf_counter()
+        try:
+            commands = self._core.handle(event, now)
+        except Exception:
+            _log.exception("the core failed", event_kind=type(event).__name__)
+            self._count_failure()
+            return ()
+        elapsed_seconds = time.perf_counter() - started
+        for command in commands:
+            self._deliver(command)
+        if self._recorder is not None:
+            self._recorder.record(now, event, commands)
+        if self._observer is not None:
+            self._observer.on_handled(event, commands, elapsed_seconds)
+        return commands
+
+    def close(self) -> None:
+        """Stop the clock."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _deliver(self, command: Command) -> None:
+        if isinstance(command, WakeAt):
+            if self._alarm is not None:
+                self._alarm.cancel()
+            at = max(command.at, self._loop.time() + SHORTEST_SLEEP_SECONDS)
+            self._alarm = self._loop.call_at(at, self._tick)
+        elif not isinstance(command, Enqueue):
+            hold = self._holds.get(command.ticket)
+            if hold is not None and not hold.done():
+                hold.set_result(command)
+
+    def _tick(self) -> None:
+        self._alarm = None
+        self.submit(Tick())
+
+    def _count_failure(self) -> None:
+        if self._observer is not None:
+            self._observer.on_core_failed()

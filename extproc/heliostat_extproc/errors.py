@@ -1,0 +1,116 @@
+"""Every error a client can get from the router: one closed set, one place for status and wording.
+
+A client sees an OpenAI-shaped body whose `code` is the reason, and the same reason in the header
+`x-heliostat-reason`.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil
+
+from heliostat_routing.commands import EvictReason, RejectReason
+
+REASON_HEADER = "x-heliostat-reason"
+"""Response header that carries the reason."""
+
+
+class Reason(StrEnum):
+    """Why a request was not served."""
+
+    MALFORMED_REQUEST = "malformed-request"
+    UNKNOWN_MODEL = "unknown-model"
+    UNKNOWN_PATH = "unknown-path"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    REQUEST_TOO_LARGE = "request-too-large"
+    QUEUE_FULL = "queue-full"
+    NO_ENDPOINTS = "no-endpoints"
+    DEADLINE_PASSED = "deadline-passed"
+    SHUTTING_DOWN = "shutting-down"
+
+
+class InputError(Exception):
+    """The client's request is at fault; `reason` and `detail` are for the client."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """An HTTP error, complete."""
+
+    reason: Reason
+    status: int
+    body: bytes
+    retry_after_seconds: int | None = None
+
+
+_SHAPES: dict[Reason, tuple[int, str, str]] = {
+    Reason.MALFORMED_REQUEST: (400, "invalid_request_error", "The request cannot be read"),
+    Reason.UNKNOWN_MODEL: (404, "invalid_request_error", "No pool serves this model"),
+    Reason.UNKNOWN_PATH: (404, "invalid_request_error", "There is nothing at this path"),
+    Reason.METHOD_NOT_ALLOWED: (405, "invalid_request_error", "This path takes another method"),
+    Reason.REQUEST_TOO_LARGE: (413, "invalid_request_error", "The request body is too large"),
+    Reason.QUEUE_FULL: (
+        429,
+        "rate_limit_error",
+        "All engines are busy and the queue is full. Try again later",
+    ),
+    Reason.NO_ENDPOINTS: (
+        503,
+        "service_unavailable_error",
+        "No engine of this model is ready. Try again later",
+    ),
+    Reason.DEADLINE_PASSED: (
+        503,
+        "service_unavailable_error",
+        "No engine became free in time. Try again later",
+    ),
+    Reason.SHUTTING_DOWN: (
+        503,
+        "service_unavailable_error",
+        "The gateway is shutting down. Try again",
+    ),
+}
+
+_FROM_CORE: dict[RejectReason | EvictReason, Reason] = {
+    RejectReason.UNKNOWN_POOL: Reason.UNKNOWN_MODEL,
+    RejectReason.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
+    RejectReason.QUEUE_FULL: Reason.QUEUE_FULL,
+    EvictReason.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
+    EvictReason.DEADLINE_PASSED: Reason.DEADLINE_PASSED,
+}
+
+
+def answer_for_core(
+    reason: RejectReason | EvictReason, retry_after_seconds: float | None = None
+) -> ErrorAnswer:
+    """Turn the core's refusal into an HTTP error."""
+    return error_answer(_FROM_CORE[reason], retry_after_seconds=retry_after_seconds)
+
+
+def answer_for_input(error: InputError) -> ErrorAnswer:
+    """Turn a client's mistake into an HTTP error."""
+    return error_answer(error.reason, error.detail)
+
+
+def error_answer(
+    reason: Reason, detail: str = "", retry_after_seconds: float | None = None
+) -> ErrorAnswer:
+    """Build the error for a reason; `detail` completes its message."""
+    status, kind, message = _SHAPES[reason]
+    text = f"{message}: {detail}." if detail else f"{message}."
+    body = {"error": {"message": text, "type": kind, "param": None, "code": reason.value}}
+    if retry_after_seconds is None and status in (429, 503):
+        retry_after_seconds = 1.0
+    return ErrorAnswer(
+        reason=reason,
+        status=status,
+        body=json.dumps(body).encode(),
+        retry_after_seconds=None
+        if retry_after_seconds is None
+        else max(1, ceil(retry_after_seconds)),
+    )

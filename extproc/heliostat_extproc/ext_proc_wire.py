@@ -1,0 +1,95 @@
+"""Every answer that Envoy gets over ext_proc, as bytes; on upb classes, for this is the hot path."""
+
+from collections.abc import Iterable
+
+from envoy.config.core.v3 import base_pb2
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+
+from heliostat_extproc.errors import REASON_HEADER, ErrorAnswer
+
+POOL_HEADER = "x-heliostat-pool"
+"""Request header by which Envoy's routes find the pool's cluster."""
+DESTINATION = "x-gateway-destination-endpoint"
+"""Request header and metadata key (in `envoy.lb`) that name the endpoints to try, in order."""
+LB_NAMESPACE = "envoy.lb"
+TICKET_NAMESPACE = "heliostat"
+TICKET_KEY = "ticket"
+"""Where the access log finds the request's ticket."""
+PROCESSOR_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+
+_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+def _continue(kind: str) -> bytes:
+    response = ext_proc.ProcessingResponse()
+    getattr(response, kind).SetInParent()
+    return bytes(response.SerializeToString())
+
+
+CONTINUE: dict[str, bytes] = {
+    kind: _continue(kind)
+    for kind in (
+        "request_headers",
+        "request_body",
+        "request_trailers",
+        "response_headers",
+        "response_body",
+        "response_trailers",
+    )
+}
+"""Kind of message -> the answer that lets it pass unchanged."""
+
+
+def dispatch_response(pool: str, ticket: int, endpoints: Iterable[str]) -> bytes:
+    """Send the request to the first of these endpoints, and on failure to the next.
+
+    Without endpoints Envoy's own balancing chooses within the pool.
+    """
+    response = ext_proc.ProcessingResponse()
+    common = response.request_body.response
+    common.clear_route_cache = True
+    _set_header(common.header_mutation.set_headers, POOL_HEADER, pool)
+    metadata = response.dynamic_metadata.fields
+    metadata[TICKET_NAMESPACE].struct_value.fields[TICKET_KEY].string_value = str(ticket)
+    destination = ",".join(endpoints)
+    if destination:
+        _set_header(common.header_mutation.set_headers, DESTINATION, destination)
+        metadata[LB_NAMESPACE].struct_value.fields[DESTINATION].string_value = destination
+    return bytes(response.SerializeToString())
+
+
+def hold_response(seconds: float) -> bytes:
+    """Ask Envoy to wait this much longer for the answer; it grants one such wish per message."""
+    response = ext_proc.ProcessingResponse()
+    response.override_message_timeout.FromNanoseconds(int(seconds * 1e9))
+    return bytes(response.SerializeToString())
+
+
+def error_response(answer: ErrorAnswer) -> bytes:
+    """Answer the client with this error."""
+    headers = [(REASON_HEADER, answer.reason.value)]
+    if answer.retry_after_seconds is not None:
+        headers.append(("retry-after", str(answer.retry_after_seconds)))
+    return immediate_response(answer.status, answer.body, headers, details=answer.reason.value)
+
+
+def immediate_response(
+    status: int, body: bytes, headers: Iterable[tuple[str, str]] = (), *, details: str = "router"
+) -> bytes:
+    """Answer the client with this JSON; `details` goes to Envoy's access log."""
+    response = ext_proc.ProcessingResponse()
+    immediate = response.immediate_response
+    immediate.status.code = status
+    immediate.body = body
+    immediate.details = details
+    _set_header(immediate.headers.set_headers, "content-type", "application/json")
+    for key, value in headers:
+        _set_header(immediate.headers.set_headers, key, value)
+    return bytes(response.SerializeToString())
+
+
+def _set_header(options: "_HeaderOptions", key: str, value: str) -> None:
+    option = options.add()
+    option.append_action = _OVERWRITE
+    option.header.key = key
+    option.header.raw_value = value.encode()
