@@ -104,13 +104,10 @@ def error_answer(
     status, kind, message = _SHAPES[reason]
     text = f"{message}: {detail}." if detail else f"{message}."
     body = {"error": {"message": text, "type": kind, "param": None, "code": reason.value}}
-    if retry_after_seconds is None and status in (429, 503):
-        retry_after_seconds = 1.0
+    retry_after = max(1, ceil(retry_after_seconds or 0.0)) if status in (429, 503) else None
     return ErrorAnswer(
         reason=reason,
         status=status,
         body=json.dumps(body).encode(),
-        retry_after_seconds=None
-        if retry_after_seconds is None
-        else max(1, ceil(retry_after_seconds)),
+        retry_after_seconds=retry_after,
     )

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
-from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from google.protobuf.message import DecodeError
 from heliostat_routing.commands import Dispatch, Enqueue
 from heliostat_routing.events import RequestArrived
@@ -27,6 +25,7 @@ from heliostat_extproc.ext_proc_wire import (
     immediate_response,
 )
 from heliostat_extproc.request_body import parse_request_body
+from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
 
 HOLD_MARGIN_SECONDS = 2.0
 """Envoy waits this much longer than the queue's deadline, so that the router's word comes first."""
@@ -47,8 +46,8 @@ INFERENCE_PATHS = frozenset(
 _HEALTH_PATHS = frozenset(("/health", "/healthz"))
 _MODELS_PATH = "/v1/models"
 _WHOLE_BODY_MODES = (
-    processing_mode_pb2.ProcessingMode.NONE,
-    processing_mode_pb2.ProcessingMode.BUFFERED,
+    ProcessingMode.NONE,
+    ProcessingMode.BUFFERED,
 )
 
 
@@ -122,7 +121,7 @@ class Exchange:
     def receive(self, data: bytes) -> bytes | Question:
         """Take one message; raise `ProtocolError` if it makes no sense here."""
         try:
-            message = ext_proc.ProcessingRequest.FromString(data)
+            message = ProcessingRequest.FromString(data)
         except DecodeError as error:
             raise ProtocolError("a message is not a ProcessingRequest") from error
         kind = message.WhichOneof("request")

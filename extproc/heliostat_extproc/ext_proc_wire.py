@@ -1,11 +1,10 @@
-"""Every answer that Envoy gets over ext_proc, as bytes; on upb classes, for this is the hot path."""
+"""Every answer that Envoy gets over ext_proc, as bytes."""
 
 from collections.abc import Iterable
-
-from envoy.config.core.v3 import base_pb2
-from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from typing import Any
 
 from heliostat_extproc.errors import REASON_HEADER, ErrorAnswer
+from heliostat_extproc.upb import HeaderValueOption, ProcessingResponse
 
 POOL_HEADER = "x-heliostat-pool"
 """Request header by which Envoy's routes find the pool's cluster."""
@@ -17,11 +16,11 @@ TICKET_KEY = "ticket"
 """Where the access log finds the request's ticket."""
 PROCESSOR_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
-_OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
 def _continue(kind: str) -> bytes:
-    response = ext_proc.ProcessingResponse()
+    response = ProcessingResponse()
     getattr(response, kind).SetInParent()
     return bytes(response.SerializeToString())
 
@@ -45,7 +44,7 @@ def dispatch_response(pool: str, ticket: int, endpoints: Iterable[str]) -> bytes
 
     Without endpoints Envoy's own balancing chooses within the pool.
     """
-    response = ext_proc.ProcessingResponse()
+    response = ProcessingResponse()
     common = response.request_body.response
     common.clear_route_cache = True
     _set_header(common.header_mutation.set_headers, POOL_HEADER, pool)
@@ -60,7 +59,7 @@ def dispatch_response(pool: str, ticket: int, endpoints: Iterable[str]) -> bytes
 
 def hold_response(seconds: float) -> bytes:
     """Ask Envoy to wait this much longer for the answer; it grants one such wish per message."""
-    response = ext_proc.ProcessingResponse()
+    response = ProcessingResponse()
     response.override_message_timeout.FromNanoseconds(int(seconds * 1e9))
     return bytes(response.SerializeToString())
 
@@ -77,7 +76,7 @@ def immediate_response(
     status: int, body: bytes, headers: Iterable[tuple[str, str]] = (), *, details: str = "router"
 ) -> bytes:
     """Answer the client with this JSON; `details` goes to Envoy's access log."""
-    response = ext_proc.ProcessingResponse()
+    response = ProcessingResponse()
     immediate = response.immediate_response
     immediate.status.code = status
     immediate.body = body
@@ -88,7 +87,7 @@ def immediate_response(
     return bytes(response.SerializeToString())
 
 
-def _set_header(options: "_HeaderOptions", key: str, value: str) -> None:
+def _set_header(options: Any, key: str, value: str) -> None:
     option = options.add()
     option.append_action = _OVERWRITE
     option.header.key = key

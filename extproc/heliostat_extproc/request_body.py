@@ -121,7 +121,7 @@ def parse_request_body(body: bytes) -> RequestBody:
 def _given(raw: msgspec.Raw) -> memoryview:
     """Take a field's bytes; `null` is the same as absent."""
     text = memoryview(raw)
-    return text[:0] if text == b"null" else text
+    return text[:0] if bytes(text[:5]) == b"null" else text
 
 
 def _open_ended(text: memoryview) -> memoryview:
