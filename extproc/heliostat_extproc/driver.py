@@ -64,7 +64,14 @@ class FallOpen:
     ticket: int
 
 
-Verdict = Dispatch | Reject | Evict | FallOpen
+@dataclass(frozen=True, slots=True)
+class ShutDown:
+    """The router stops before the core has spoken."""
+
+    ticket: int
+
+
+Verdict = Dispatch | Reject | Evict | FallOpen | ShutDown
 """The last word on a request."""
 
 
@@ -156,7 +163,10 @@ class RouterDriver:
         return commands
 
     def close(self) -> None:
-        """Stop the clock."""
+        """Stop the clock and give up every held request."""
+        for ticket, hold in self._holds.items():
+            if not hold.done():
+                hold.set_result(ShutDown(ticket))
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

@@ -15,8 +15,15 @@ from google.protobuf.message import DecodeError
 from heliostat_routing.commands import Dispatch, Enqueue
 from heliostat_routing.events import RequestArrived
 
-from heliostat_extproc.driver import FallOpen, Verdict
-from heliostat_extproc.errors import InputError, Reason, answer_for_core, answer_for_input
+from heliostat_extproc.driver import FallOpen, ShutDown, Verdict
+from heliostat_extproc.errors import (
+    ErrorAnswer,
+    InputError,
+    Reason,
+    answer_for_core,
+    answer_for_input,
+    error_answer,
+)
 from heliostat_extproc.ext_proc_wire import (
     CONTINUE,
     dispatch_response,
@@ -61,7 +68,18 @@ class Phase(StrEnum):
     HEADERS = "headers"
     BODY = "body"
     ASKED = "asked"
+    HELD = "held"
     ANSWERED = "answered"
+
+
+class Outcome(StrEnum):
+    """How a request was answered, where it was not refused for a `Reason`."""
+
+    DISPATCHED = "dispatched"
+    FELL_OPEN = "fell-open"
+    ANSWERED_HERE = "answered-here"
+    CLIENT_LEFT = "client-left"
+    """It ended before it was answered."""
 
 
 class ResolvedModel(Protocol):
@@ -106,7 +124,7 @@ class Exchange:
     """The conversation about one request.
 
     `receive` takes each message and returns the answer to send, or a `Question` for the core, whose
-    word goes to `answer`. `finished` says that an error or a direct answer has ended the request.
+    word goes to `answer`. `finished`: an error or a direct answer has ended the request.
     """
 
     def __init__(self, ticket: int, directory: Directory, body_limit_bytes: int) -> None:
@@ -115,7 +133,7 @@ class Exchange:
         self._body_limit_bytes = body_limit_bytes
         self.phase = Phase.HEADERS
         self.finished = False
-        self.reason: Reason | None = None
+        self.outcome: Outcome | Reason = Outcome.CLIENT_LEFT
         self.pool = ""
 
     def receive(self, data: bytes) -> bytes | Question:
@@ -131,29 +149,28 @@ class Exchange:
             if kind == "request_body":
                 return self._on_body(message.request_body.body)
         except InputError as error:
-            return self._fail(error)
-        if kind is None or self.phase is Phase.ASKED:
+            return self._refuse(answer_for_input(error))
+        if kind is None or self.phase in (Phase.ASKED, Phase.HELD):
             raise ProtocolError(f"{kind or 'an empty message'} in phase {self.phase}")
         return CONTINUE[kind]
 
     def answer(self, word: Verdict | Enqueue, now: float) -> bytes:
         """Put the core's word in Envoy's terms. After `Enqueue` one more word follows."""
-        if self.phase is not Phase.ASKED:
+        if self.phase not in (Phase.ASKED, Phase.HELD):
             raise ProtocolError(f"the core has spoken in phase {self.phase}")
         if isinstance(word, Enqueue):
+            self.phase = Phase.HELD
             return hold_response(max(0.0, word.deadline - now) + HOLD_MARGIN_SECONDS)
         self.phase = Phase.ANSWERED
-        if isinstance(word, Dispatch | FallOpen):
-            endpoints = word.endpoints if isinstance(word, Dispatch) else ()
-            return dispatch_response(self.pool, self._ticket, endpoints)
-        failure = answer_for_core(word.reason, word.retry_after_seconds)
-        self.finished = True
-        self.reason = failure.reason
-        return error_response(failure)
-
-    def shut_down(self) -> bytes:
-        """Refuse a request that is still held: the router stops."""
-        return self._fail(InputError(Reason.SHUTTING_DOWN, ""))
+        if isinstance(word, Dispatch):
+            self.outcome = Outcome.DISPATCHED
+            return dispatch_response(self.pool, self._ticket, word.endpoints)
+        if isinstance(word, FallOpen):
+            self.outcome = Outcome.FELL_OPEN
+            return dispatch_response(self.pool, self._ticket, ())
+        if isinstance(word, ShutDown):
+            return self._refuse(error_answer(Reason.SHUTTING_DOWN))
+        return self._refuse(answer_for_core(word.reason, word.retry_after_seconds))
 
     def _on_headers(self, message: Any) -> bytes:
         if self.phase is not Phase.HEADERS:
@@ -188,6 +205,7 @@ class Exchange:
         _check_method(method, ("GET", "HEAD"), path)
         self.phase = Phase.ANSWERED
         self.finished = True
+        self.outcome = Outcome.ANSWERED_HERE
         return immediate_response(200, body)
 
     def _on_body(self, body: bytes) -> Question:
@@ -214,11 +232,11 @@ class Exchange:
             )
         )
 
-    def _fail(self, error: InputError) -> bytes:
+    def _refuse(self, answer: ErrorAnswer) -> bytes:
         self.phase = Phase.ANSWERED
         self.finished = True
-        self.reason = error.reason
-        return error_response(answer_for_input(error))
+        self.outcome = answer.reason
+        return error_response(answer)
 
     def _too_large(self) -> InputError:
         return InputError(Reason.REQUEST_TOO_LARGE, f"the limit is {self._body_limit_bytes} bytes")

@@ -3,17 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from heliostat_extproc.envoy import wire
 from heliostat_extproc.errors import REASON_HEADER, ErrorAnswer
 from heliostat_extproc.upb import HeaderValueOption, ProcessingResponse
 
-POOL_HEADER = "x-heliostat-pool"
-"""Request header by which Envoy's routes find the pool's cluster."""
-DESTINATION = "x-gateway-destination-endpoint"
-"""Request header and metadata key (in `envoy.lb`) that name the endpoints to try, in order."""
-LB_NAMESPACE = "envoy.lb"
-TICKET_NAMESPACE = "heliostat"
-TICKET_KEY = "ticket"
-"""Where the access log finds the request's ticket."""
 PROCESSOR_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -47,13 +40,15 @@ def dispatch_response(pool: str, ticket: int, endpoints: Iterable[str]) -> bytes
     response = ProcessingResponse()
     common = response.request_body.response
     common.clear_route_cache = True
-    _set_header(common.header_mutation.set_headers, POOL_HEADER, pool)
+    _set_header(common.header_mutation.set_headers, wire.POOL_HEADER, pool)
     metadata = response.dynamic_metadata.fields
-    metadata[TICKET_NAMESPACE].struct_value.fields[TICKET_KEY].string_value = str(ticket)
+    metadata[wire.ROUTER_NAMESPACE].struct_value.fields[wire.TICKET_KEY].string_value = str(ticket)
     destination = ",".join(endpoints)
     if destination:
-        _set_header(common.header_mutation.set_headers, DESTINATION, destination)
-        metadata[LB_NAMESPACE].struct_value.fields[DESTINATION].string_value = destination
+        _set_header(common.header_mutation.set_headers, wire.ENDPOINT_KEY, destination)
+        metadata[wire.LB_NAMESPACE].struct_value.fields[
+            wire.ENDPOINT_KEY
+        ].string_value = destination
     return bytes(response.SerializeToString())
 
 

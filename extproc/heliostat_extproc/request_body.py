@@ -8,12 +8,10 @@ messages before it byte for byte, so equal blocks of bytes mean equal blocks of 
 from dataclasses import dataclass
 
 import msgspec
+from heliostat_routing.settings import BLOCK_BYTES
 from xxhash import xxh3_64_intdigest
 
 from heliostat_extproc.errors import InputError, Reason
-
-BLOCK_BYTES = 512
-"""Bytes of prompt under one key: about as many tokens as a few of an engine's own blocks."""
 
 _WHITESPACE = b" \t\r\n"
 _EMPTY = msgspec.Raw(b"")

@@ -1,0 +1,123 @@
+"""The ExternalProcessor service: moves bytes between Envoy, the exchange and the core.
+
+Messages stay bytes up to the exchange. A stream lasts as long as its HTTP exchange; however it
+ends, the core hears of it exactly once.
+"""
+
+import asyncio
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+import structlog
+from heliostat_routing.commands import Enqueue
+
+from heliostat_extproc.driver import RouterDriver
+from heliostat_extproc.errors import Reason
+from heliostat_extproc.exchange import Directory, Exchange, Outcome, Phase, ProtocolError, Question
+from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
+
+DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
+"""The largest request body; the same as Envoy's own limit."""
+
+_log = structlog.get_logger(__name__)
+
+_Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class RequestObserver(Protocol):
+    """Watches requests, for metrics."""
+
+    def on_finished(self, pool: str, outcome: Outcome | Reason) -> None:
+        """Count a request; `pool` is empty where it named no model that exists."""
+        ...
+
+    def on_held(self, pool: str, seconds: float) -> None:
+        """Note how long a request was held."""
+        ...
+
+    def on_protocol_error(self) -> None:
+        """Count a message from Envoy that made no sense."""
+        ...
+
+
+class ExtProcServicer:
+    """Answers each request of Envoy with the core's word."""
+
+    def __init__(
+        self,
+        driver: RouterDriver,
+        directory: Directory,
+        observer: RequestObserver,
+        *,
+        body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
+    ) -> None:
+        self._driver = driver
+        self._directory = directory
+        self._observer = observer
+        self._body_limit_bytes = body_limit_bytes
+        self._idle: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """Register the service without (de)serialisers: the exchange works on bytes."""
+        process = grpc.stream_stream_rpc_method_handler(self.process)
+        return grpc.method_handlers_generic_handler(PROCESSOR_SERVICE, {"Process": process})
+
+    async def process(self, _messages: object, context: _Context) -> None:
+        """Serve one stream: one request."""
+        ticket = self._driver.next_ticket()
+        exchange = Exchange(ticket, self._directory, self._body_limit_bytes)
+        try:
+            await self._converse(exchange, context)
+        except ProtocolError as error:
+            self._observer.on_protocol_error()
+            _log.warning("ext_proc protocol error", problem=str(error))
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            self._driver.finish(ticket)
+            self._observer.on_finished(exchange.pool, exchange.outcome)
+
+    def close(self) -> None:
+        """End the streams of requests that have been dispatched: they go on without a router."""
+        self._closing = True
+        for task in self._idle:
+            task.cancel()
+
+    async def _converse(self, exchange: Exchange, context: _Context) -> None:
+        while not exchange.finished:
+            if exchange.phase is Phase.ANSWERED:
+                message = await self._idle_read(context)
+            else:
+                message = await context.read()
+            if not isinstance(message, bytes):
+                return
+            answer = exchange.receive(message)
+            if isinstance(answer, Question):
+                answer = await self._ask(exchange, answer, context)
+            await context.write(answer)
+
+    async def _ask(self, exchange: Exchange, question: Question, context: _Context) -> bytes:
+        """Get the core's last word, held or not."""
+        now = asyncio.get_running_loop().time
+        arrived_at = now()
+        word = self._driver.arrive(question.arrival)
+        if isinstance(word, Enqueue):
+            await context.write(exchange.answer(word, arrived_at))
+            word = await self._driver.verdict(word)
+            self._observer.on_held(exchange.pool, now() - arrived_at)
+        return exchange.answer(word, now())
+
+    async def _idle_read(self, context: _Context) -> bytes | None:
+        """Wait for the end of the HTTP exchange; None where we end the stream ourselves."""
+        task = asyncio.current_task()
+        if self._closing or task is None:
+            return None
+        self._idle.add(task)
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if self._closing:
+                return None
+            raise
+        finally:
+            self._idle.discard(task)
