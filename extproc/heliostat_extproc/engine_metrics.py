@@ -23,8 +23,8 @@ CACHE_CONFIG = b"vllm:cache_config_info"
 
 _LARGEST_COUNT = 2**53
 _UTILIZATION_SLACK_RATIO = 0.01
+_SERIES_LIMIT = 1000
 _LABEL = re.compile(rb'(block_size|num_gpu_blocks|kv_cache_size_tokens)="(\d{1,15})"')
-_ENDS_NAME = b"{ "
 
 
 class MetricsProblem(StrEnum):
@@ -33,6 +33,7 @@ class MetricsProblem(StrEnum):
     MISSING = "missing"
     NOT_A_NUMBER = "not-a-number"
     OUT_OF_RANGE = "out-of-range"
+    TOO_MANY_SERIES = "too-many-series"
 
 
 class MetricsError(Exception):
@@ -98,7 +99,9 @@ def _lines(page: bytes, family: bytes) -> Iterator[bytes]:
     """Yield what follows the family's name, line by line; its lines stand together."""
     size = len(family)
     start = 0 if page.startswith(family) else page.find(b"\n" + family) + 1
-    while start or page.startswith(family):
+    if not start and not page.startswith(family):
+        return
+    for _ in range(_SERIES_LIMIT):
         end = page.find(b"\n", start)
         end = len(page) if end < 0 else end
         if page[start + size : start + size + 1] in (b"{", b" "):
@@ -109,6 +112,7 @@ def _lines(page: bytes, family: bytes) -> Iterator[bytes]:
             start = page.find(b"\n" + family, end) + 1
             if not start:
                 return
+    raise MetricsError(MetricsProblem.TOO_MANY_SERIES, family)
 
 
 def _cache_config(page: bytes) -> tuple[int | None, int | None]:

@@ -1,0 +1,62 @@
+"""The admin interface over HTTP: metrics, health and what the router believes, for operators."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from aiohttp import web
+from heliostat_routing.views import PoolView
+from prometheus_client import CollectorRegistry, generate_latest
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSources:
+    """What the admin interface shows."""
+
+    registry: CollectorRegistry
+    views: Callable[[], tuple[PoolView, ...]]
+    problems: Callable[[], list[str]]
+    """What is wrong with the manifests, a sentence each."""
+    is_ready: Callable[[], bool]
+
+
+def build_admin(sources: AdminSources) -> web.Application:
+    """Build the application: /metrics, /healthz, /readyz, /pools."""
+
+    async def metrics(_request: web.Request) -> web.Response:
+        page = generate_latest(sources.registry)
+        return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def readyz(_request: web.Request) -> web.Response:
+        ready = sources.is_ready()
+        status = 200 if ready else 503
+        return web.json_response({"status": "ready" if ready else "not ready"}, status=status)
+
+    async def pools(_request: web.Request) -> web.Response:
+        views = [asdict(view) for view in sources.views()]
+        return web.json_response({"pools": views, "problems": sources.problems()})
+
+    application = web.Application()
+    application.add_routes(
+        [
+            web.get("/metrics", metrics),
+            web.get("/healthz", healthz),
+            web.get("/readyz", readyz),
+            web.get("/pools", pools),
+        ]
+    )
+    return application
+
+
+async def start_admin(sources: AdminSources, host: str, port: int) -> web.AppRunner:
+    """Serve on this address; call `cleanup` on the result to stop. Raise OSError if it is taken."""
+    runner = web.AppRunner(build_admin(sources), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner

@@ -1,0 +1,168 @@
+"""The router's Prometheus metrics.
+
+Labels hold only names from manifests, addresses of endpoints and members of closed sets, never what
+a client sent. Endpoint gauges are read from the core's views when somebody scrapes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+
+from heliostat_routing.commands import Command, Dispatch, Enqueue
+from heliostat_routing.events import Event, RequestArrived
+from heliostat_routing.settings import EndpointPhase
+from heliostat_routing.views import BreakerState, EndpointView, PoolView
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from heliostat_extproc.engine_metrics import MetricsProblem
+from heliostat_extproc.errors import Reason
+from heliostat_extproc.exchange import Outcome
+from heliostat_extproc.scraper import FetchProblem
+
+_DECISION_BUCKETS = (25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 1e-3, 2e-3, 5e-3, 20e-3)
+_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Telemetry:
+    """Counts what happens; observes the driver, the ext_proc service and the scraper."""
+
+    def __init__(self, views: Callable[[], tuple[PoolView, ...]]) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_ViewCollector(views))
+        self._requests = self._counter("requests", "Requests by how they ended.", "pool", "code")
+        self._decisions = self._counter("decisions", "Decisions by the rule.", "policy", "rule")
+        self._scrapes = self._counter("scrapes", "Scrapes of engines by result.", "result")
+        self._core_errors = self._counter("core_errors", "Failures of the routing core.")
+        self._protocol_errors = self._counter("ext_proc_protocol_errors", "Senseless messages.")
+        self._rejected_updates = self._counter(
+            "envoy_rejected_updates", "Configuration that Envoy did not take.", "kind"
+        )
+        self._log_entries = self._counter("access_log_entries", "Entries that Envoy sent.")
+        self._manifest_problems = Gauge(
+            "heliostat_router_manifest_problems",
+            "Manifests that are not in force as written.",
+            registry=self.registry,
+        )
+        self._decision_seconds = self._histogram(
+            "decision_seconds", "Time the core took for a new request.", _DECISION_BUCKETS
+        )
+        self._wait_seconds = self._histogram(
+            "queue_wait_seconds", "Time that requests were held.", _WAIT_BUCKETS, "pool"
+        )
+
+    def on_handled(self, event: Event, commands: Sequence[Command], seconds: float) -> None:
+        """Count the decisions among the commands."""
+        if isinstance(event, RequestArrived):
+            self._decision_seconds.observe(seconds)
+        for command in commands:
+            if isinstance(command, Dispatch | Enqueue):
+                why = command.explanation
+                self._decisions.labels(why.policy, why.rule).inc()
+
+    def on_core_failed(self) -> None:
+        """Count a failure of the core."""
+        self._core_errors.inc()
+
+    def on_finished(self, pool: str, outcome: Outcome | Reason) -> None:
+        """Count a request."""
+        self._requests.labels(pool, outcome.value).inc()
+
+    def on_held(self, pool: str, seconds: float) -> None:
+        """Note how long a request was held."""
+        self._wait_seconds.labels(pool).observe(seconds)
+
+    def on_protocol_error(self) -> None:
+        """Count a message of Envoy's that made no sense."""
+        self._protocol_errors.inc()
+
+    def on_scraped(self, problem: FetchProblem | MetricsProblem | None) -> None:
+        """Count a scrape."""
+        self._scrapes.labels("ok" if problem is None else problem.value).inc()
+
+    def on_update_rejected(self, kind: str) -> None:
+        """Count an update that Envoy rejected; `kind` is clusters, endpoints or routes."""
+        self._rejected_updates.labels(kind).inc()
+
+    def on_log_entry(self) -> None:
+        """Count an entry of Envoy's access log."""
+        self._log_entries.inc()
+
+    def on_manifests_read(self, problem_count: int) -> None:
+        """Note how many manifests are faulty now."""
+        self._manifest_problems.set(problem_count)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"heliostat_router_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        full_name = f"heliostat_router_{name}"
+        return Histogram(full_name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class _ViewCollector(Collector):
+    """Turns the core's views into gauges."""
+
+    def __init__(self, views: Callable[[], tuple[PoolView, ...]]) -> None:
+        self._views = views
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Describe every pool and endpoint as it is now."""
+        pools = self._views()
+        for name, text, read_pool in _POOL_GAUGES:
+            family = GaugeMetricFamily(f"heliostat_router_pool_{name}", text, labels=["pool"])
+            for pool in pools:
+                family.add_metric([pool.pool], read_pool(pool))
+            yield family
+        for name, text, read_endpoint in _ENDPOINT_GAUGES:
+            family = GaugeMetricFamily(
+                f"heliostat_router_endpoint_{name}", text, labels=["pool", "endpoint"]
+            )
+            for pool in pools:
+                for endpoint in pool.endpoints:
+                    value = read_endpoint(endpoint)
+                    if value is not None:
+                        family.add_metric([pool.pool, endpoint.address], value)
+            yield family
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Name nothing in advance: the core may not be there yet."""
+        return iter(())
+
+
+_POOL_GAUGES: tuple[tuple[str, str, Callable[[PoolView], float]], ...] = (
+    ("queued_requests", "Requests that are held.", lambda pool: pool.queued),
+    ("inflight_requests", "Requests sent and not finished.", lambda pool: pool.inflight),
+    ("bytes_per_token", "Prompt bytes per token, as learned.", lambda pool: pool.bytes_per_token),
+)
+
+_ENDPOINT_GAUGES: tuple[tuple[str, str, Callable[[EndpointView], float | None]], ...] = (
+    ("ready", "Takes new requests (1) or drains (0).", lambda e: e.phase is EndpointPhase.READY),
+    ("available", "Would take a request at once.", lambda e: e.available),
+    (
+        "breaker_closed",
+        "Not kept away from by failures.",
+        lambda e: e.breaker is BreakerState.CLOSED,
+    ),
+    ("inflight_requests", "Requests sent and not finished.", lambda e: e.inflight),
+    ("pending_requests", "In flight and predicted not to run yet.", lambda e: e.pending),
+    ("running_requests", "Running, as the engine says.", lambda e: e.running_requests),
+    ("waiting_requests", "Waiting, as the engine says.", lambda e: e.waiting_requests),
+    ("kv_cache_utilization_ratio", "KV cache in use.", lambda e: e.kv_cache_utilization),
+    ("indexed_tokens", "Tokens in the prefix index.", lambda e: e.indexed_tokens),
+    (
+        "prefill_tokens_per_second",
+        "Prefill rate, as learned.",
+        lambda e: e.prefill_tokens_per_second,
+    ),
+)
+
+
+class UpdateKind(StrEnum):
+    """What Envoy can reject."""
+
+    CLUSTERS = "clusters"
+    ENDPOINTS = "endpoints"
+    ROUTES = "routes"
