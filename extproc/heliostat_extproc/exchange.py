@@ -31,7 +31,7 @@ from heliostat_extproc.ext_proc_wire import (
     hold_response,
     immediate_response,
 )
-from heliostat_extproc.request_body import parse_request_body
+from heliostat_extproc.request_body import parse_request_body, rename_model
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
 
 HOLD_MARGIN_SECONDS = 2.0
@@ -131,6 +131,7 @@ class Exchange:
         self._ticket = ticket
         self._directory = directory
         self._body_limit_bytes = body_limit_bytes
+        self._new_body: bytes | None = None
         self.phase = Phase.HEADERS
         self.finished = False
         self.outcome: Outcome | Reason = Outcome.CLIENT_LEFT
@@ -164,10 +165,10 @@ class Exchange:
         self.phase = Phase.ANSWERED
         if isinstance(word, Dispatch):
             self.outcome = Outcome.DISPATCHED
-            return dispatch_response(self.pool, self._ticket, word.endpoints)
+            return dispatch_response(self.pool, self._ticket, word.endpoints, self._new_body)
         if isinstance(word, FallOpen):
             self.outcome = Outcome.FELL_OPEN
-            return dispatch_response(self.pool, self._ticket, ())
+            return dispatch_response(self.pool, self._ticket, (), self._new_body)
         if isinstance(word, ShutDown):
             return self._refuse(error_answer(Reason.SHUTTING_DOWN))
         return self._refuse(answer_for_core(word.reason, word.retry_after_seconds))
@@ -217,6 +218,9 @@ class Exchange:
         resolved = self._directory.resolve(request.model)
         if resolved is None:
             raise InputError(Reason.UNKNOWN_MODEL, f"`{request.model[:200]}`")
+        engine_model = resolved.adapter or resolved.model
+        if engine_model != request.model:
+            self._new_body = rename_model(body, request.model, engine_model)
         digest = request.digest(resolved.model, resolved.adapter)
         self.phase = Phase.ASKED
         self.pool = resolved.pool

@@ -9,6 +9,9 @@ from heliostat_extproc.upb import HeaderValueOption, ProcessingResponse
 
 PROCESSOR_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
+LONGEST_HOLD_SECONDS = 3600.0
+"""Envoy ignores a wish beyond its own limit, and takes at most this as its limit."""
+
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
@@ -32,14 +35,20 @@ CONTINUE: dict[str, bytes] = {
 """Kind of message -> the answer that lets it pass unchanged."""
 
 
-def dispatch_response(pool: str, ticket: int, endpoints: Iterable[str]) -> bytes:
+def dispatch_response(
+    pool: str, ticket: int, endpoints: Iterable[str], new_body: bytes | None = None
+) -> bytes:
     """Send the request to the first of these endpoints, and on failure to the next.
 
-    Without endpoints Envoy's own balancing chooses within the pool.
+    Without endpoints Envoy's own balancing chooses within the pool. `new_body` replaces the body.
     """
     response = ProcessingResponse()
     common = response.request_body.response
     common.clear_route_cache = True
+    if new_body is not None:
+        common.body_mutation.body = new_body
+        length = str(len(new_body))
+        _set_header(common.header_mutation.set_headers, "content-length", length)
     _set_header(common.header_mutation.set_headers, wire.POOL_HEADER, pool)
     metadata = response.dynamic_metadata.fields
     metadata[wire.ROUTER_NAMESPACE].struct_value.fields[wire.TICKET_KEY].string_value = str(ticket)
@@ -55,7 +64,8 @@ def dispatch_response(pool: str, ticket: int, endpoints: Iterable[str]) -> bytes
 def hold_response(seconds: float) -> bytes:
     """Ask Envoy to wait this much longer for the answer; it grants one such wish per message."""
     response = ProcessingResponse()
-    response.override_message_timeout.FromNanoseconds(int(seconds * 1e9))
+    granted_seconds = min(seconds, LONGEST_HOLD_SECONDS)
+    response.override_message_timeout.FromNanoseconds(int(granted_seconds * 1e9))
     return bytes(response.SerializeToString())
 
 

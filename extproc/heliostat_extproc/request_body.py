@@ -5,7 +5,9 @@ re-encoded. The prompt is hashed from the request's own JSON: a conversation's n
 messages before it byte for byte, so equal blocks of bytes mean equal blocks of prompt.
 """
 
+import re
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 from heliostat_routing.settings import BLOCK_BYTES
@@ -14,6 +16,8 @@ from xxhash import xxh3_64_intdigest
 from heliostat_extproc.errors import InputError, Reason
 
 _WHITESPACE = b" \t\r\n"
+_MODEL_VALUE = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+_RENAME_TRIES = 16
 _EMPTY = msgspec.Raw(b"")
 
 
@@ -114,6 +118,20 @@ def parse_request_body(body: bytes) -> RequestBody:
             _given(fields.messages) or _given(fields.prompt) or _given(fields.input)
         ),
     )
+
+
+def rename_model(body: bytes, model: str, new_model: str) -> bytes:
+    """Replace the value of `model` and nothing else; raise `MalformedBodyError` if it is hidden.
+
+    An unescaped `"model":` is always a key, though maybe one further down: each try is checked.
+    """
+    for match in islice(_MODEL_VALUE.finditer(body), _RENAME_TRIES):
+        if msgspec.json.decode(match[1]) == model:
+            start, end = match.span(1)
+            renamed = b"".join((body[:start], msgspec.json.encode(new_model), body[end:]))
+            if _decode(renamed).model == new_model:
+                return renamed
+    raise MalformedBodyError("write the key `model` without escapes, and once")
 
 
 def _given(raw: msgspec.Raw) -> memoryview:

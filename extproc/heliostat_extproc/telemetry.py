@@ -5,7 +5,6 @@ a client sent. Endpoint gauges are read from the core's views when somebody scra
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
 
 from heliostat_routing.commands import Command, Dispatch, Enqueue
 from heliostat_routing.events import Event, RequestArrived
@@ -158,11 +157,3 @@ _ENDPOINT_GAUGES: tuple[tuple[str, str, Callable[[EndpointView], float | None]],
         lambda e: e.prefill_tokens_per_second,
     ),
 )
-
-
-class UpdateKind(StrEnum):
-    """What Envoy can reject."""
-
-    CLUSTERS = "clusters"
-    ENDPOINTS = "endpoints"
-    ROUTES = "routes"
