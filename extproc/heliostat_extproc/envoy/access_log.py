@@ -1,0 +1,208 @@
+"""The access log server: turns what Envoy saw of each request into the core's events.
+
+Entries come in batches and out of the request's path. They are joined to a request by the ticket
+that the router wrote into its dynamic metadata, never by anything a client can set.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import grpc.aio
+import structlog
+from envoy.data.accesslog.v3.accesslog_pb2 import (
+    AccessLogCommon,
+    AccessLogType,
+    HTTPAccessLogEntry,
+    ResponseFlags,
+)
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
+from envoy.service.accesslog.v3.als_pb2_grpc import (
+    AccessLogServiceServicer,
+    add_AccessLogServiceServicer_to_server,
+)
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+from heliostat_routing.events import (
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    Outcome,
+    RequestMeasured,
+)
+
+from heliostat_extproc.envoy import wire
+
+_Context = grpc.aio.ServicerContext[StreamAccessLogsMessage, StreamAccessLogsResponse]
+_log = structlog.get_logger(__name__)
+
+
+class MalformedEntryError(ValueError):
+    """An access log entry lacks what its kind must have."""
+
+
+class AccessLogServer(AccessLogServiceServicer):  # type: ignore[misc]
+    """Receives access logs and hands `sink` one event per entry that tells the core something."""
+
+    def __init__(self, sink: Callable[[Event], None]) -> None:
+        self._sink = sink
+        self.malformed_entries = 0
+        """Entries that could not be read; the first is logged."""
+        self.unjoined_entries = 0
+        """Entries of requests that the router has not seen (it was down, or turned them away)."""
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the service."""
+        add_AccessLogServiceServicer_to_server(self, server)
+
+    async def StreamAccessLogs(  # noqa: N802 - gRPC's name
+        self, request_iterator: AsyncIterator[StreamAccessLogsMessage], context: _Context
+    ) -> StreamAccessLogsResponse:
+        """Take in one Envoy worker's entries until it goes away."""
+        async for message in request_iterator:
+            for entry in message.http_logs.log_entry:
+                self._take(entry)
+        return StreamAccessLogsResponse()
+
+    def _take(self, entry: HTTPAccessLogEntry) -> None:
+        try:
+            ticket = parse_ticket(entry.common_properties)
+            if ticket is None:
+                self.unjoined_entries += 1
+                return
+            for event in parse_entry(entry, ticket):
+                self._sink(event)
+        except MalformedEntryError as error:
+            self.malformed_entries += 1
+            if self.malformed_entries == 1:
+                _log.warning("malformed access log entry", reason=str(error))
+
+
+def parse_ticket(common: AccessLogCommon) -> int | None:
+    """Read the ticket of an entry; None where the router set none."""
+    fields = _namespace(common, wire.ROUTER_NAMESPACE)
+    if fields is None or wire.TICKET_KEY not in fields.fields:
+        return None
+    value = fields.fields[wire.TICKET_KEY]
+    text = value.string_value if value.WhichOneof("kind") == "string_value" else value.number_value
+    try:
+        return int(text)
+    except (ValueError, OverflowError) as error:
+        raise MalformedEntryError(f"ticket {text!r}") from error
+
+
+def parse_entry(entry: HTTPAccessLogEntry, ticket: int) -> Iterator[Event]:
+    """Say what an entry means to the core; MalformedEntryError where an attempt has no host."""
+    common = entry.common_properties
+    kind = common.access_log_type
+    if kind == AccessLogType.UpstreamPoolReady:
+        yield AttemptStarted(ticket, _required_endpoint(common))
+    elif kind == AccessLogType.UpstreamEnd:
+        if _attempt_failed(entry):
+            yield AttemptFailed(ticket, _required_endpoint(common))
+    elif kind in (AccessLogType.DownstreamEnd, AccessLogType.NotSet):
+        yield _parse_measured(entry, ticket)
+
+
+def _parse_measured(entry: HTTPAccessLogEntry, ticket: int) -> RequestMeasured:
+    common = entry.common_properties
+    prompt_tokens, cached_tokens, output_tokens = _parse_usage(common)
+    return RequestMeasured(
+        ticket=ticket,
+        endpoint=_endpoint(common),
+        outcome=parse_outcome(entry),
+        ttft_seconds=_parse_ttft(entry),
+        duration_seconds=_parse_duration(common),
+        prompt_tokens=prompt_tokens,
+        cached_tokens=cached_tokens,
+        output_tokens=output_tokens,
+    )
+
+
+def parse_outcome(entry: HTTPAccessLogEntry) -> Outcome:
+    """Tell whose doing the end of a request was."""
+    flags = entry.common_properties.response_flags
+    if flags.downstream_connection_termination or flags.downstream_remote_reset:
+        return Outcome.CLIENT_ABORTED
+    status = entry.response.response_code.value
+    without_output = status == 200 and not entry.response.response_body_bytes
+    if status >= 500 or _upstream_failed(flags) or without_output:
+        return Outcome.ENGINE_FAILED
+    return Outcome.SERVED
+
+
+def _attempt_failed(entry: HTTPAccessLogEntry) -> bool:
+    flags = entry.common_properties.response_flags
+    if flags.downstream_connection_termination or flags.downstream_remote_reset:
+        return False
+    status = entry.response.response_code.value
+    return status >= 500 or (not 200 <= status < 500 and _upstream_failed(flags))
+
+
+def _upstream_failed(flags: ResponseFlags) -> bool:
+    return bool(
+        flags.upstream_connection_failure
+        or flags.upstream_remote_reset
+        or flags.upstream_connection_termination
+        or flags.upstream_protocol_error
+        or flags.upstream_request_timeout
+        or flags.local_reset
+    )
+
+
+def _parse_ttft(entry: HTTPAccessLogEntry) -> float | None:
+    """Read the time to first token in seconds: only a stream's first byte is its first token."""
+    content_type = entry.response.response_headers.get("content-type", "")
+    text = entry.common_properties.custom_tags.get(wire.TTFT_TAG, "-")
+    if not content_type.startswith("text/event-stream") or text == "-":
+        return None
+    try:
+        return int(text) / 1e6
+    except ValueError as error:
+        raise MalformedEntryError(f"time to first token {text!r}") from error
+
+
+def _parse_duration(common: AccessLogCommon) -> float | None:
+    """Read the seconds from the request's first byte upstream to the end of the exchange."""
+    if not common.HasField("duration") or not common.HasField("time_to_first_upstream_tx_byte"):
+        return None
+    return _seconds(common.duration) - _seconds(common.time_to_first_upstream_tx_byte)
+
+
+def _parse_usage(common: AccessLogCommon) -> tuple[int | None, int | None, int | None]:
+    usage = _namespace(common, wire.USAGE_NAMESPACE)
+    if usage is None:
+        return None, None, None
+    details = usage.fields["input_token_details"].struct_value
+    return (
+        _count(usage, "input_tokens"),
+        _count(details, "cached_tokens"),
+        _count(usage, "output_tokens"),
+    )
+
+
+def _count(struct: Struct, key: str) -> int | None:
+    value = struct.fields.get(key)
+    return None if value is None else int(value.number_value)
+
+
+def _namespace(common: AccessLogCommon, name: str) -> Struct | None:
+    struct: Struct | None = common.metadata.filter_metadata.get(name)
+    return struct
+
+
+def _required_endpoint(common: AccessLogCommon) -> str:
+    endpoint = _endpoint(common)
+    if endpoint is None:
+        raise MalformedEntryError("an attempt without an upstream address")
+    return endpoint
+
+
+def _endpoint(common: AccessLogCommon) -> str | None:
+    address = common.upstream_remote_address.socket_address
+    if not address.address:
+        return None
+    host = f"[{address.address}]" if ":" in address.address else address.address
+    return f"{host}:{address.port_value}"
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.seconds + duration.nanos / 1e9)

@@ -1,0 +1,236 @@
+"""What Envoy is told over ADS, as pure functions of the pools and their endpoints.
+
+One cluster and one route per pool. Clusters and routes are rare and built with typed messages;
+endpoint assignments change all the time and are built with upb (10,000 endpoints in tens of ms).
+"""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    Cluster,
+    ClusterDiscoveryType,
+    ClusterEdsClusterConfig,
+    LoadBalancingPolicy,
+    LoadBalancingPolicyPolicy,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    HeaderValue,
+    HeaderValueOption,
+    Http1ProtocolOptions,
+    HttpProtocolOptions,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    HeaderMatcher,
+    RetryPolicy,
+    RetryPolicyRetryBackOff,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request.v3 import LeastRequest
+from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 import (
+    OverrideHost,
+    OverrideHostOverrideHostSource,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions as UpstreamProtocolOptions,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPathSegment
+from envoy_data_plane.google.protobuf import Any
+
+from heliostat_extproc.envoy import wire
+from heliostat_extproc.envoy.bootstrap import (
+    HTTP_PROTOCOL_OPTIONS,
+    ads_source,
+    unlimited_breakers,
+)
+from heliostat_extproc.envoy.local_replies import LocalReplyCode, error_body
+
+RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
+RETRIABLE_STATUS_CODES = (502, 503)
+
+
+class AddressError(ValueError):
+    """An endpoint address is not `ip:port`, which is all that Envoy takes here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceSettings:
+    """How Envoy treats every pool."""
+
+    retries: int = 2
+    """Further endpoints tried before the response headers; the fallbacks that a pick names."""
+    connect_timeout_seconds: float = 1.0
+    keepalive_seconds: float = 4.0
+    """Idle connections are closed after this. vLLM closes them after 5 s: Envoy must be first, or
+    a request is sent into a closing connection and has to be retried elsewhere."""
+    body_limit_bytes: int = 32 * 1024 * 1024
+    """The largest request body; one more byte is answered 413. Conversations with images reach
+    tens of megabytes, and each request holds its body in memory until it is answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """One consistent set of serialized resources by name, and the addresses in each cluster."""
+
+    clusters: Mapping[str, bytes]
+    assignments: Mapping[str, bytes]
+    routes: Mapping[str, bytes]
+    addresses: Mapping[str, frozenset[str]]
+
+
+def build_resources(pools: Mapping[str, Sequence[str]], settings: ResourceSettings) -> Resources:
+    """Translate pools (name -> `ip:port` addresses); AddressError names the first bad address."""
+    names = sorted(pools)
+    return Resources(
+        clusters={wire.cluster_name(name): bytes(build_cluster(name, settings)) for name in names},
+        assignments={
+            wire.cluster_name(name): build_assignment(name, pools[name]) for name in names
+        },
+        routes={wire.ROUTES_NAME: bytes(build_routes(names, settings))},
+        addresses={wire.cluster_name(name): frozenset(pools[name]) for name in names},
+    )
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Split `ip:port` (`[ip]:port` for IPv6); AddressError where it is anything else."""
+    host, _, port = address.rpartition(":")
+    try:
+        ip = ipaddress.ip_address(host[1:-1] if host.startswith("[") else host)
+        number = int(port)
+    except ValueError as error:
+        raise AddressError(f"{address!r} is not ip:port") from error
+    if not 0 < number < 65536 or (ip.version == 6) != host.startswith("["):
+        raise AddressError(f"{address!r} is not ip:port")
+    return str(ip), number
+
+
+def build_assignment(pool: str, addresses: Sequence[str]) -> bytes:
+    """Serialize the endpoint assignment of one pool."""
+    assignment = ClusterLoadAssignment(cluster_name=wire.cluster_name(pool))
+    endpoints = assignment.endpoints.add().lb_endpoints
+    for address in sorted(set(addresses)):
+        host, port = parse_address(address)
+        socket_address = endpoints.add().endpoint.address.socket_address
+        socket_address.address = host
+        socket_address.port_value = port
+    serialized: bytes = assignment.SerializeToString()
+    return serialized
+
+
+def build_cluster(pool: str, settings: ResourceSettings) -> Cluster:
+    """Build a cluster that sends each request where the router says, over HTTP/1.1."""
+    http1 = UpstreamProtocolOptions(
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=timedelta(seconds=settings.keepalive_seconds)
+        ),
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
+            http_protocol_options=Http1ProtocolOptions()
+        ),
+    )
+    return Cluster(
+        name=wire.cluster_name(pool),
+        type=ClusterDiscoveryType.EDS,
+        eds_cluster_config=ClusterEdsClusterConfig(eds_config=ads_source()),
+        connect_timeout=timedelta(seconds=settings.connect_timeout_seconds),
+        circuit_breakers=unlimited_breakers(),
+        typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: Any.pack(http1)},
+        load_balancing_policy=_policy(
+            "envoy.load_balancing_policies.override_host",
+            OverrideHost(
+                override_host_sources=[
+                    OverrideHostOverrideHostSource(
+                        metadata=MetadataKey(
+                            key=wire.LB_NAMESPACE,
+                            path=[MetadataKeyPathSegment(key=wire.ENDPOINT_KEY)],
+                        )
+                    )
+                ],
+                fallback_policy=_policy(
+                    "envoy.load_balancing_policies.least_request", LeastRequest()
+                ),
+            ),
+        ),
+    )
+
+
+def _policy(name: str, config: OverrideHost | LeastRequest) -> LoadBalancingPolicy:
+    extension = TypedExtensionConfig(name=name, typed_config=Any.pack(config))
+    return LoadBalancingPolicy(
+        policies=[LoadBalancingPolicyPolicy(typed_extension_config=extension)]
+    )
+
+
+def build_routes(pools: Sequence[str], settings: ResourceSettings) -> RouteConfiguration:
+    """Build one route per pool, and what happens to a request that the router has not seen."""
+    routes = [_pool_route(pool, settings, _pool_match(pool)) for pool in pools]
+    anything = RouteMatch(prefix="/")
+    if len(pools) == 1:
+        routes.append(_pool_route(pools[0], settings, anything))
+    else:
+        routes.append(_unrouted(anything))
+    return RouteConfiguration(
+        name=wire.ROUTES_NAME,
+        virtual_hosts=[
+            VirtualHost(
+                name=wire.ROUTES_NAME,
+                domains=["*"],
+                routes=routes,
+                request_headers_to_remove=[wire.POOL_HEADER],
+                request_body_buffer_limit=settings.body_limit_bytes,
+            )
+        ],
+    )
+
+
+def _pool_match(pool: str) -> RouteMatch:
+    header = HeaderMatcher(name=wire.POOL_HEADER, string_match=StringMatcher(exact=pool))
+    return RouteMatch(prefix="/", headers=[header])
+
+
+def _pool_route(pool: str, settings: ResourceSettings, match: RouteMatch) -> Route:
+    return Route(
+        match=match,
+        route=RouteAction(
+            cluster=wire.cluster_name(pool),
+            timeout=timedelta(0),
+            idle_timeout=timedelta(0),
+            retry_policy=RetryPolicy(
+                retry_on=RETRY_ON,
+                num_retries=settings.retries,
+                retriable_status_codes=list(RETRIABLE_STATUS_CODES),
+                retry_back_off=RetryPolicyRetryBackOff(
+                    base_interval=timedelta(milliseconds=1),
+                    max_interval=timedelta(milliseconds=10),
+                ),
+            ),
+        ),
+    )
+
+
+def _unrouted(match: RouteMatch) -> Route:
+    body = error_body(
+        503, LocalReplyCode.ROUTER_UNAVAILABLE, "The router is restarting; please retry."
+    )
+    headers = {"retry-after": "2", "content-type": "application/json"}
+    return Route(
+        match=match,
+        direct_response=DirectResponseAction(status=503, body=DataSource(inline_string=body)),
+        response_headers_to_add=[
+            HeaderValueOption(header=HeaderValue(key=key, value=value))
+            for key, value in headers.items()
+        ],
+    )

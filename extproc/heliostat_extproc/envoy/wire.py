@@ -1,0 +1,31 @@
+"""Every name that the router and its Envoy must agree on, in one place."""
+
+POOL_HEADER = "x-heliostat-pool"
+"""Set by the router on the request: the pool whose route is taken. Never sent upstream."""
+
+LB_NAMESPACE = "envoy.lb"
+ENDPOINT_KEY = "x-gateway-destination-endpoint"
+"""Dynamic metadata `envoy.lb` / this key: `ip:port[,ip:port...]`, the pick and its fallbacks."""
+
+ROUTER_NAMESPACE = "heliostat"
+TICKET_KEY = "ticket"
+"""Dynamic metadata `heliostat` / this key: joins the access log to the request."""
+
+USAGE_NAMESPACE = "heliostat.usage"
+"""Dynamic metadata that Envoy writes with the token counts of an answer."""
+
+TTFT_TAG = "ttft"
+"""Access log tag: microseconds from the request's first byte upstream to the first body byte."""
+
+UNTRUSTED_HEADER_PREFIXES = ("x-heliostat-", "x-gateway-destination-endpoint", "x-envoy-")
+"""Headers that steer routing, retries or time-outs: a client may not set them."""
+
+ROUTER_CLUSTER = "router"
+ROUTES_NAME = "pools"
+REQUEST_LOG = "requests"
+ATTEMPT_LOG = "attempts"
+
+
+def cluster_name(pool: str) -> str:
+    """Name the Envoy cluster of a pool."""
+    return f"pool:{pool}"
