@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+BLOCK_BYTES = 512
+"""Prompt bytes that one block key covers. About 128 tokens of English: fine enough to lose little
+at the end of a match, coarse enough that a 500 KB prompt is a thousand keys."""
+
 
 class PolicyName(StrEnum):
     """The routing policies."""

@@ -1,0 +1,151 @@
+"""All that the router keeps account of, changed together: a request is never in one book alone."""
+
+from heliostat_routing.endpoint import Endpoint
+from heliostat_routing.events import PoolUpdated
+from heliostat_routing.fleet import Fleet
+from heliostat_routing.flight import Flight
+from heliostat_routing.ledger import Ledger
+from heliostat_routing.pool import Pool
+from heliostat_routing.prefill_model import PrefillModel
+from heliostat_routing.prefix_index import PrefixIndex
+from heliostat_routing.settings import EndpointPhase
+
+SMALLEST_STEP_SECONDS = 1e-6
+"""Stamps of two dispatches differ by at least this, also at the same instant."""
+
+
+class Books:
+    """Pools, endpoints, flights, the ledger of open streams and the prefix index."""
+
+    def __init__(self) -> None:
+        self.fleet = Fleet()
+        self.index = PrefixIndex()
+        self.ledger = Ledger()
+        self.pools: dict[str, Pool] = {}
+        self.flights: dict[int, Flight] = {}
+        self.concerned: dict[int, None] = {}
+        """Slots to which something has happened since the queues were last served."""
+        self._stamp = 0.0
+
+    # Requests
+
+    def open(self, flight: Flight) -> None:
+        """Enter a request that has arrived."""
+        self.ledger.open(flight.ticket)
+        self.flights[flight.ticket] = flight
+
+    def send(self, flight: Flight, pool: Pool, endpoint: Endpoint, now: float) -> None:
+        """Enter that a request goes to this endpoint, with what that is predicted to mean."""
+        request, tokens = flight.request, pool.tokens
+        start = now + pool.settings.network_seconds
+        flight.depth = self.index.depth(request.block_keys, endpoint.slot)
+        cached = min(flight.depth * tokens.block_tokens, flight.prompt_tokens)
+        flight.uncached_tokens = flight.prompt_tokens - cached
+        flight.kv_tokens = flight.uncached_tokens + tokens.expected_output(
+            request.max_output_tokens
+        )
+        flight.dispatched_at = now
+        flight.wait_seconds = endpoint.clock.done_at(start) - start
+        self._stamp = flight.stamp = max(now, self._stamp + SMALLEST_STEP_SECONDS)
+        work = endpoint.prefill.seconds(flight.uncached_tokens)
+        endpoint.on_dispatch(flight.ticket, start, work, flight.kv_tokens, cached)
+        capacity = capacity_blocks(endpoint, pool)
+        flight.runs = self.index.record(endpoint.slot, request.block_keys, flight.stamp, capacity)
+        if flight.endpoint is None:
+            pool.inflight += 1
+        flight.endpoint = endpoint.address
+        before = self.ledger.assign(flight.ticket, endpoint.address)
+        if before is not None:
+            self.touch(before, now)
+        self.touch(endpoint.address, now)
+
+    def close(self, flight: Flight, now: float) -> None:
+        """Enter that a request's stream is over."""
+        del self.flights[flight.ticket]
+        self.ledger.close(flight.ticket)
+        pool = self.pools.get(flight.request.pool)
+        if flight.endpoint is None:
+            if pool is not None and flight.queued:
+                pool.queue.remove(flight)
+            return
+        if pool is not None:
+            pool.inflight -= 1
+        endpoint = self.fleet.by_address.get(flight.endpoint)
+        if endpoint is not None:
+            endpoint.on_finish(flight.ticket, now, flight.kv_tokens)
+            self.touch(endpoint.address, now)
+
+    def fail(self, flight: Flight, address: str, now: float) -> None:
+        """Hold a failure against an endpoint, once for each request."""
+        endpoint = self.fleet.by_address.get(address)
+        if endpoint is None or address in flight.failed_at:
+            return
+        if flight.endpoint == address:
+            self.undo(flight, endpoint)
+        flight.failed_at.add(address)
+        endpoint.breaker.on_failure(flight.ticket, now)
+        self.touch(address, now)
+
+    def undo(self, flight: Flight, endpoint: Endpoint) -> None:
+        """Take back what was expected of an attempt that came to nothing."""
+        endpoint.on_undone(flight.ticket)
+        self.index.retract(endpoint.slot, flight.request.block_keys, flight.depth, flight.stamp)
+
+    # Endpoints
+
+    def touch(self, address: str, now: float) -> None:
+        """Bring the sets in line after anything that concerns this endpoint."""
+        endpoint = self.fleet.by_address.get(address)
+        if endpoint is None:
+            return
+        endpoint.count(self.ledger.inflight(address))
+        if not endpoint.inflight and not self.fleet.members >> endpoint.slot & 1:
+            self.index.drop(endpoint.slot)
+            self.fleet.remove(endpoint)
+            return
+        self.fleet.refresh(endpoint, now)
+        self.concerned[endpoint.slot] = None
+
+    def update_pool(self, event: PoolUpdated, now: float) -> None:
+        """Take over the whole truth about one pool."""
+        pool = self.pools.get(event.pool)
+        if pool is None:
+            pool = self.pools[event.pool] = Pool(event.pool, event.settings)
+        pool.settings = event.settings
+        pool.retired = False
+        before, pool.members, pool.ready = pool.members, 0, 0
+        for settings in event.endpoints:
+            endpoint = self.fleet.by_address.get(settings.address)
+            if endpoint is None:
+                rate = pool.prefill.tokens_per_second
+                endpoint = self.fleet.add(settings.address, PrefillModel(rate), now)
+            endpoint.configure(
+                settings, event.settings.pending_limit, event.settings.kv_capacity_tokens
+            )
+            self.fleet.set_adapters(endpoint, settings.adapters)
+            pool.members |= 1 << endpoint.slot
+            if settings.phase is EndpointPhase.READY:
+                pool.ready |= 1 << endpoint.slot
+        pool.generation += before != pool.members
+        self._refresh_members(before | pool.members, now)
+
+    def remove_pool(self, pool: Pool, now: float) -> None:
+        """Forget a pool; its endpoints finish what they have."""
+        del self.pools[pool.name]
+        self._refresh_members(pool.members, now)
+
+    def _refresh_members(self, changed: int, now: float) -> None:
+        members = 0
+        for pool in self.pools.values():
+            members |= pool.members
+        self.fleet.members = members
+        for endpoint in self.fleet.among(changed):
+            if not members >> endpoint.slot & 1:
+                self.index.drop(endpoint.slot)
+            self.touch(endpoint.address, now)
+
+
+def capacity_blocks(endpoint: Endpoint, pool: Pool) -> int:
+    """Blocks of prompts that the engine can keep beside the output that it is generating."""
+    generating = endpoint.inflight * pool.tokens.mean_output_tokens / 2
+    return max(0, int((endpoint.kv_capacity_tokens - generating) / pool.tokens.block_tokens))

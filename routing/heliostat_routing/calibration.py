@@ -1,0 +1,64 @@
+"""What one measured request teaches: rates, sizes, and which blocks the engine no longer had."""
+
+from heliostat_routing.endpoint import Endpoint
+from heliostat_routing.events import Outcome, RequestMeasured
+from heliostat_routing.flight import Flight
+from heliostat_routing.pool import Pool
+from heliostat_routing.prefix_index import PrefixIndex, former_stamp
+from heliostat_routing.settings import BLOCK_BYTES
+
+PROMPT_WAIT_SECONDS = 0.001
+"""A request that was predicted to wait longer than this says nothing clean about prefill."""
+SHORTFALL_TOLERANCE_RATIO = 0.1
+SETTLE_SECONDS = 0.25
+"""A block recorded this shortly before the dispatch may not have been computed yet."""
+
+
+def calibrate(
+    event: RequestMeasured,
+    flight: Flight,
+    pool: Pool,
+    endpoint: Endpoint,
+    index: PrefixIndex,
+    capacity_blocks: int,
+) -> None:
+    """Learn from a request that this endpoint, the one picked last, has served."""
+    if event.outcome is not Outcome.SERVED:
+        return
+    if event.prompt_tokens:
+        pool.tokens.observe_prompt(flight.request.prompt_bytes, event.prompt_tokens)
+    if event.output_tokens and event.duration_seconds is not None:
+        pool.tokens.observe_output(event.output_tokens, event.duration_seconds)
+        blocks = round(event.output_tokens / pool.tokens.block_tokens)
+        index.charge(endpoint.slot, blocks, flight.stamp, capacity_blocks)
+    _learn_prefill(event, flight, pool, endpoint)
+    _correct_index(event, flight, endpoint, index)
+
+
+def _learn_prefill(event: RequestMeasured, flight: Flight, pool: Pool, endpoint: Endpoint) -> None:
+    if event.ttft_seconds is None or flight.failed_at or flight.wait_seconds > PROMPT_WAIT_SECONDS:
+        return
+    uncached = flight.uncached_tokens
+    if event.prompt_tokens is not None and event.cached_tokens is not None:
+        uncached = float(event.prompt_tokens - event.cached_tokens)
+    endpoint.prefill.observe(uncached, event.ttft_seconds)
+    pool.prefill.observe(uncached, event.ttft_seconds)
+
+
+def _correct_index(
+    event: RequestMeasured, flight: Flight, endpoint: Endpoint, index: PrefixIndex
+) -> None:
+    """Move the eviction watermark up to the first block that was predicted and not there.
+
+    The request's own blocks stay: the engine has just computed them anew.
+    """
+    if not event.prompt_tokens or event.cached_tokens is None or flight.depth == 0:
+        return
+    block_tokens = event.prompt_tokens * BLOCK_BYTES / flight.request.prompt_bytes
+    predicted = flight.depth * block_tokens
+    slack = max(block_tokens, predicted * SHORTFALL_TOLERANCE_RATIO)
+    if event.cached_tokens + slack >= predicted or flight.wait_seconds > PROMPT_WAIT_SECONDS:
+        return
+    stamp = former_stamp(flight.runs, int(event.cached_tokens / block_tokens))
+    if stamp is not None and stamp < flight.dispatched_at - SETTLE_SECONDS:
+        index.evict_through(endpoint.slot, stamp)

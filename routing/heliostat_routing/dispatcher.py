@@ -1,0 +1,217 @@
+"""Which request goes where and when: decides arrivals, serves queues, keeps deadlines."""
+
+from heapq import heappop, heappush
+from math import inf
+
+from heliostat_routing.books import Books
+from heliostat_routing.commands import (
+    Command,
+    Dispatch,
+    Enqueue,
+    Evict,
+    EvictReason,
+    Reject,
+    RejectReason,
+    WakeAt,
+)
+from heliostat_routing.explanation import Explanation
+from heliostat_routing.flight import Flight
+from heliostat_routing.policies.heliostat import HeliostatPolicy
+from heliostat_routing.policies.policy import Pick, Policy, World
+from heliostat_routing.policies.reference import (
+    ConsistentHashPolicy,
+    LeastInflightPolicy,
+    RoundRobinPolicy,
+)
+from heliostat_routing.pool import Pool
+from heliostat_routing.settings import PolicyName
+
+WINDOW = 8
+"""Queued requests that are compared when an endpoint frees."""
+RECONSIDERED = 4
+"""Requests held for an endpoint that are decided anew when something happens to it."""
+ROUNDS = 4
+"""Windows that one endpoint is offered in one go; what is left is looked at in the next tick, which
+is asked for at once, so that no event takes long."""
+SERVED_IN_ONE_GO = 32
+LONGEST_RETRY_AFTER_SECONDS = 60.0
+
+
+class Dispatcher:
+    """Moves requests from arrival or queue to endpoints; commands collect in `out`."""
+
+    def __init__(self, books: Books) -> None:
+        self.out: list[Command] = []
+        self._books = books
+        self._timers: list[tuple[float, int]] = []
+        self._wake_at = inf
+        world = World(books.fleet, books.index)
+        self._policies: dict[PolicyName, Policy] = {
+            PolicyName.HELIOSTAT: HeliostatPolicy(world),
+            PolicyName.ROUND_ROBIN: RoundRobinPolicy(world),
+            PolicyName.LEAST_INFLIGHT: LeastInflightPolicy(world),
+            PolicyName.CONSISTENT_HASH: ConsistentHashPolicy(world),
+        }
+
+    def decide(self, flight: Flight, pool: Pool, now: float) -> None:
+        """Dispatch a request that has just arrived, or queue it, or turn it away."""
+        fleet = self._books.fleet
+        eligible = fleet.eligible(pool.ready, flight.request.adapter)
+        if not eligible:
+            self._enqueue(flight, pool, None, _unscored(pool, "none-serving", eligible), now)
+        elif _holds(pool) and not eligible & fleet.available:
+            self._enqueue(flight, pool, None, _unscored(pool, "all-busy", eligible), now)
+        else:
+            pick = self._policies[pool.settings.policy].pick(flight, pool, eligible, now)
+            if pick.slots:
+                self._dispatch(flight, pool, pick, now)
+            else:
+                self._enqueue(flight, pool, pick.hold_for, pick.explanation, now)
+
+    def settle(self, now: float) -> None:
+        """Serve the queues until nothing more can move, drop the late, ask for the next tick."""
+        books = self._books
+        if now >= self._wake_at:
+            self._wake_at = inf
+        self._fire_timers(now)
+        books.concerned.update(dict.fromkeys(books.fleet.take_freed()))
+        if books.ledger.queued:
+            self._serve_queues([pool for pool in books.pools.values() if len(pool.queue)], now)
+        else:
+            books.concerned.clear()
+        self._ask_for_tick(now)
+
+    def _enqueue(
+        self, flight: Flight, pool: Pool, hold_for: int | None, why: Explanation, now: float
+    ) -> None:
+        if len(pool.queue) >= pool.settings.queue_limit:
+            self._books.close(flight, now)
+            retry_after = _retry_after_seconds(pool)
+            self.out.append(Reject(flight.ticket, RejectReason.QUEUE_FULL, retry_after))
+            return
+        pool.queue.add(flight, hold_for)
+        heappush(self._timers, (flight.deadline, flight.ticket))
+        heappush(self._timers, (now + pool.settings.age_bound_seconds, flight.ticket))
+        self.out.append(Enqueue(flight.ticket, flight.deadline, why))
+
+    def _dispatch(self, flight: Flight, pool: Pool, pick: Pick, now: float) -> None:
+        fleet = self._books.fleet
+        if flight.queued:
+            pool.queue.remove(flight)
+        self._books.send(flight, pool, fleet[pick.slots[0]], now)
+        addresses = tuple(fleet[slot].address for slot in pick.slots)
+        self.out.append(Dispatch(flight.ticket, addresses, pick.explanation))
+
+    # Queues
+
+    def _serve_queues(self, queues: list[Pool], now: float) -> None:
+        """Offer the endpoints to which something happened to every queue."""
+        books = self._books
+        for _ in range(SERVED_IN_ONE_GO):
+            if not books.concerned:
+                return
+            slot = next(iter(books.concerned))
+            del books.concerned[slot]
+            for pool in queues:
+                if pool.members >> slot & 1:
+                    self._serve(slot, pool, now)
+            books.concerned.update(dict.fromkeys(books.fleet.take_freed()))
+
+    def _serve(self, slot: int, pool: Pool, now: float) -> None:
+        """Let one endpoint take from one queue, and those that wait for it think again."""
+        if not pool.ready & self._books.fleet.serving & (1 << slot):
+            pool.queue.unhold(slot)
+            self._reconsider(pool, pool.queue.oldest(WINDOW), now)
+            return
+        for _ in range(ROUNDS):
+            window = self._window(slot, pool)
+            if not window:
+                break
+            if not self._offer(slot, pool, window, now) and self._window(slot, pool) == window:
+                break
+        else:
+            self._books.concerned[slot] = None
+        self._reconsider(pool, pool.queue.held(slot, RECONSIDERED), now)
+
+    def _window(self, slot: int, pool: Pool) -> list[Flight]:
+        """The queued requests that this endpoint could take now."""
+        fleet = self._books.fleet
+        if not fleet.available >> slot & 1:
+            return []
+        return [
+            flight
+            for flight in pool.queue.window(slot, WINDOW)
+            if fleet.eligible(pool.ready, flight.request.adapter) >> slot & 1
+        ]
+
+    def _offer(self, slot: int, pool: Pool, window: list[Flight], now: float) -> bool:
+        """Dispatch the one that the endpoint should take; return whether there was one."""
+        chosen = self._policies[pool.settings.policy].choose(window, pool, slot, now)
+        if chosen is None:
+            self._reconsider(pool, window, now)
+            return False
+        self._dispatch(chosen[0], pool, chosen[1], now)
+        return True
+
+    def _reconsider(self, pool: Pool, flights: list[Flight], now: float) -> None:
+        """Decide queued requests anew: each goes, or waits for what is best for it now."""
+        fleet = self._books.fleet
+        policy = self._policies[pool.settings.policy]
+        for flight in flights:
+            eligible = fleet.eligible(pool.ready, flight.request.adapter)
+            if not eligible or (_holds(pool) and not eligible & fleet.available):
+                pool.queue.move(flight, None)
+                continue
+            pick = policy.pick(flight, pool, eligible, now)
+            if pick.slots:
+                self._dispatch(flight, pool, pick, now)
+            else:
+                pool.queue.move(flight, pick.hold_for)
+
+    # Time
+
+    def _fire_timers(self, now: float) -> None:
+        """Let those past the age bound take any endpoint; evict those past their deadline."""
+        while self._timers and self._timers[0][0] <= now:
+            flight = self._books.flights.get(heappop(self._timers)[1])
+            if flight is None or not flight.queued:
+                continue
+            pool = self._books.pools[flight.request.pool]
+            self._reconsider(pool, [flight], now)
+            if flight.queued and now >= flight.deadline:
+                self._books.close(flight, now)
+                reason = EvictReason.DEADLINE_PASSED if pool.members else EvictReason.NO_ENDPOINTS
+                self.out.append(Evict(flight.ticket, reason, _retry_after_seconds(pool)))
+
+    def _ask_for_tick(self, now: float) -> None:
+        """Ask to be woken for the next deadline, or when time alone frees an endpoint."""
+        while self._timers and not self._is_queued(self._timers[0][1]):
+            heappop(self._timers)
+        if not self._timers:
+            return
+        at = min(self._timers[0][0], self._books.fleet.next_timer() or inf)
+        if self._books.concerned:
+            at = now
+        if at < self._wake_at:
+            self._wake_at = at
+            self.out.append(WakeAt(at))
+
+    def _is_queued(self, ticket: int) -> bool:
+        flight = self._books.flights.get(ticket)
+        return flight is not None and flight.queued
+
+
+def _holds(pool: Pool) -> bool:
+    """Whether the pool's policy lets requests wait for an endpoint; the others send at once."""
+    return pool.settings.policy is PolicyName.HELIOSTAT
+
+
+def _retry_after_seconds(pool: Pool) -> float:
+    """When the queue will have drained, at the rate at which requests end now (Little's law)."""
+    rate = pool.inflight / pool.tokens.mean_duration_seconds
+    drained_in = len(pool.queue) / rate if rate > 0 else LONGEST_RETRY_AFTER_SECONDS
+    return min(max(1.0, drained_in), LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _unscored(pool: Pool, rule: str, eligible: int) -> Explanation:
+    return Explanation(pool.settings.policy, rule, None, eligible.bit_count())

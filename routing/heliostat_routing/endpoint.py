@@ -1,0 +1,232 @@
+"""One endpoint as the router believes it to be: what was sent to it, and what its engine reported.
+
+Scrapes are always old. What the router has sent since is added to them, and what it saw finish is
+taken off, until the engine's own cumulative counts cover it.
+"""
+
+from collections import deque
+
+from heliostat_routing.admission_clock import AdmissionClock
+from heliostat_routing.breaker import Breaker
+from heliostat_routing.events import EngineMetrics
+from heliostat_routing.prefill_model import PrefillModel
+from heliostat_routing.settings import EndpointPhase, EndpointSettings
+
+PATIENCE_SECONDS = 10.0
+"""Requests in flight without any progress for longer than this, beyond the predicted prefill, make
+an endpoint unresponsive."""
+COUNTER_SAMPLE_TOKENS = 4096
+"""Predicted hits that must have come together before the engine's hit counter is compared."""
+COUNTER_TOLERANCE_RATIO = 0.7
+
+
+class Endpoint:
+    """The state of one address, shared by all pools that contain it."""
+
+    def __init__(self, address: str, slot: int, prefill: PrefillModel, now: float) -> None:
+        self.address = address
+        self.slot = slot
+        self.phase = EndpointPhase.READY
+        self.adapters: frozenset[str] | None = None
+        self.pending_limit = 0
+        self.kv_capacity_tokens = 0
+        self.clock = AdmissionClock()
+        self.breaker = Breaker()
+        self.prefill = prefill
+        self.metrics: EngineMetrics | None = None
+        self.unresponsive = False
+        self.inflight = 0
+        self.load = 0
+        self._dispatched = 0
+        self._unseen_base = 0
+        self._recent: deque[tuple[int, float]] = deque()
+        self._waiting_left = 0
+        self._stood_still_at: float | None = None
+        self._finished_since_scrape = 0
+        self._kv_freed_tokens = 0.0
+        self._progress_at = now
+        self._predicted_hits = 0.0
+        self._hits_before = 0
+
+    def configure(self, settings: EndpointSettings, pending_limit: int, kv_tokens: int) -> None:
+        """Take over what discovery says; an engine's own report of its KV capacity wins."""
+        self.phase = settings.phase
+        self.adapters = settings.adapters
+        self.pending_limit = pending_limit
+        if self.metrics is None or self.metrics.kv_capacity_tokens is None:
+            self.kv_capacity_tokens = kv_tokens
+
+    # What the router did
+
+    def on_dispatch(
+        self, ticket: int, start: float, work_seconds: float, kv_tokens: float, hit_tokens: float
+    ) -> float:
+        """Account a dispatch that arrives at `start`; return when its prefill will be done."""
+        if self.inflight == 0:
+            self._progress_at = start
+        self._dispatched += 1
+        self._recent.append((ticket, kv_tokens))
+        self._predicted_hits += hit_tokens
+        self.breaker.on_dispatch(ticket)
+        return self.clock.push(ticket, start, work_seconds)
+
+    def on_undone(self, ticket: int) -> None:
+        """Take back a dispatch that never reached the engine; its clock entry stays.
+
+        An endpoint that fails fast must not look idle, so the time it was to be busy still counts.
+        """
+        self._dispatched -= 1
+        self._recent = deque(entry for entry in self._recent if entry[0] != ticket)
+
+    def on_finish(self, ticket: int, now: float, kv_tokens: float) -> None:
+        """Account a finished request: what it held is free, and one that waited can run."""
+        self._finished_since_scrape += 1
+        self._kv_freed_tokens += kv_tokens
+        if self._waiting_left:
+            self._set_waiting(self._waiting_left - 1, now)
+
+    def count(self, inflight: int) -> None:
+        """Take over the ledger's count, and estimate the engine's load from it and the scrape."""
+        self.inflight = inflight
+        metrics = self.metrics
+        if metrics is None:
+            self.load = inflight
+            return
+        reported = metrics.running_requests + metrics.waiting_requests
+        self.load = max(inflight, reported + len(self._recent) - self._finished_since_scrape)
+
+    # What the engine reported
+
+    def on_scrape(self, metrics: EngineMetrics, now: float) -> bool:
+        """Take over a scrape; return whether the engine has restarted since the last one."""
+        before, restarted = self.metrics, self._has_restarted(metrics)
+        if restarted:
+            self.clock.reset()
+            self._hits_before = 0
+            self._predicted_hits = 0.0
+        self._note_progress(before, metrics, now)
+        self.metrics = metrics
+        if metrics.kv_capacity_tokens is not None:
+            self.kv_capacity_tokens = metrics.kv_capacity_tokens
+        self._settle_unseen(metrics, fresh=before is None or restarted)
+        self._finished_since_scrape = 0
+        self._kv_freed_tokens = 0.0
+        self._set_waiting(max(0, metrics.waiting_requests - self.clock.pending(now)), now)
+        self.count(self.inflight)
+        return restarted
+
+    def on_scrape_failed(self, now: float) -> None:
+        """A silent engine with work in flight makes no progress that anyone can see."""
+        self._judge_progress(now)
+
+    def hit_shortfall_tokens(self) -> float:
+        """Cached tokens that were predicted and, by the engine's counter, were not there.
+
+        Asked after a scrape; 0 until enough predictions have been settled to tell.
+        """
+        metrics = self.metrics
+        if metrics is None or self._recent or metrics.waiting_requests:
+            return 0.0
+        if self._predicted_hits < COUNTER_SAMPLE_TOKENS:
+            return 0.0
+        predicted, hits = self._predicted_hits, metrics.prefix_hit_tokens - self._hits_before
+        self._predicted_hits = 0.0
+        self._hits_before = metrics.prefix_hit_tokens
+        return predicted - hits if hits < COUNTER_TOLERANCE_RATIO * predicted else 0.0
+
+    # What follows
+
+    def pending(self, now: float) -> int:
+        """Requests believed to be waiting in the engine for their prefill."""
+        return max(self.clock.pending(now), self._waiting_left)
+
+    def available(self, now: float) -> bool:
+        """Whether a request sent now would start without waiting."""
+        return self.serving(now) and self.pending(now) <= self.pending_limit
+
+    def serving(self, now: float) -> bool:
+        """Whether the endpoint is believed to work."""
+        return not self.unresponsive and self.breaker.admits(now)
+
+    def changes_at(self, now: float) -> float | None:
+        """When time alone makes the endpoint available; None if it takes an event."""
+        if self.unresponsive or self._waiting_left > self.pending_limit:
+            return None
+        retry_at = self.breaker.retry_at
+        if retry_at is not None and now < retry_at:
+            return retry_at
+        return self.clock.frees_at(now, self.pending_limit)
+
+    def wait_seconds(self, now: float, request_seconds: float) -> float:
+        """Predicted time until a request sent now would start its prefill.
+
+        `request_seconds` is how long requests take on average: where requests wait for KV room, one
+        of `load` ends every `request_seconds / load`.
+        """
+        wait = self.clock.done_at(now) - now
+        if self._waiting_left:
+            wait += self._waiting_left * request_seconds / max(1, self.load - self._waiting_left)
+        return wait
+
+    def kv_wait_seconds(self, kv_tokens: float, request_seconds: float) -> float:
+        """Predicted time until finishing requests have released room for so many tokens."""
+        if self.metrics is None or not self.kv_capacity_tokens:
+            return 0.0
+        used = self.kv_used_tokens()
+        shortfall = min(kv_tokens, self.kv_capacity_tokens) - (self.kv_capacity_tokens - used)
+        return shortfall * request_seconds / used if shortfall > 0 and used > 0 else 0.0
+
+    def kv_used_tokens(self) -> float:
+        """KV room that running requests hold: the scrape, and what was sent and ended since."""
+        if self.metrics is None:
+            return 0.0
+        scraped = self.metrics.kv_cache_utilization * self.kv_capacity_tokens
+        sent = sum(tokens for _, tokens in self._recent)
+        return max(0.0, scraped + sent - self._kv_freed_tokens)
+
+    def _has_restarted(self, metrics: EngineMetrics) -> bool:
+        before = self.metrics
+        return before is not None and (
+            metrics.finished_requests < before.finished_requests
+            or metrics.prompt_tokens < before.prompt_tokens
+            or metrics.generation_tokens < before.generation_tokens
+        )
+
+    def _settle_unseen(self, metrics: EngineMetrics, *, fresh: bool) -> None:
+        """Find how many dispatches the scrape does not cover yet: by counts, never by age."""
+        reported = metrics.running_requests + metrics.waiting_requests
+        seen = reported + metrics.finished_requests
+        if fresh:
+            unseen = max(0, self.inflight - reported)
+            self._unseen_base = seen - self._dispatched + unseen
+        self._unseen_base = max(self._unseen_base, seen - self._dispatched)
+        unseen = min(self.inflight, self._dispatched - (seen - self._unseen_base))
+        while len(self._recent) > unseen:
+            self._recent.popleft()
+
+    def _set_waiting(self, waiting: int, now: float) -> None:
+        """While requests wait that should have started, the admission clock stands still."""
+        self._waiting_left = waiting
+        if waiting and self._stood_still_at is None:
+            self._stood_still_at = now
+        elif self._stood_still_at is not None:
+            self.clock.delay(now - self._stood_still_at)
+            self._stood_still_at = now if waiting else None
+
+    def _note_progress(
+        self, before: EngineMetrics | None, metrics: EngineMetrics, now: float
+    ) -> None:
+        if (
+            before is None
+            or self.inflight == 0
+            or metrics.generation_tokens != before.generation_tokens
+            or metrics.prompt_tokens != before.prompt_tokens
+            or metrics.finished_requests != before.finished_requests
+        ):
+            self._progress_at = now
+        self._judge_progress(now)
+
+    def _judge_progress(self, now: float) -> None:
+        prefill_left = self.clock.done_at(self._progress_at) - self._progress_at
+        patience = PATIENCE_SECONDS + 2 * prefill_left
+        self.unresponsive = self.inflight > 0 and now - self._progress_at > patience

@@ -1,0 +1,168 @@
+"""All endpoints, as sets: who serves, who is available now, who carries how much.
+
+The sets are integers with a bit per slot and change with events and timers, so that a pick reads
+them and never walks the endpoints.
+"""
+
+from bisect import insort
+from heapq import heappop, heappush
+
+from heliostat_routing.bitmask import slot_from, slots
+from heliostat_routing.endpoint import Endpoint
+from heliostat_routing.prefill_model import PrefillModel
+
+
+class Fleet:
+    """Endpoints by address and by slot; a slot is reused once its endpoint is gone."""
+
+    def __init__(self) -> None:
+        self.by_address: dict[str, Endpoint] = {}
+        self.members = 0
+        """Slots that belong to some pool; the others only finish what they have in flight."""
+        self.serving = 0
+        """Slots that work: breaker closed or ready to try, and responsive."""
+        self.available = 0
+        """Slots that would start a request at once."""
+        self._by_slot: list[Endpoint | None] = []
+        self._unused: list[int] = []
+        self._loads: dict[int, int] = {}
+        self._load_order: list[int] = []
+        self._load_of: dict[int, int] = {}
+        self._any_adapter = 0
+        self._adapters: dict[str, int] = {}
+        self._timers: list[tuple[float, int]] = []
+        self._due: dict[int, float] = {}
+        self._freed: list[int] = []
+        self._cursor = 0
+
+    def __getitem__(self, slot: int) -> Endpoint:
+        endpoint = self._by_slot[slot]
+        if endpoint is None:
+            raise KeyError(slot)
+        return endpoint
+
+    def among(self, mask: int) -> list[Endpoint]:
+        """The endpoints in these slots, ascending; empty slots are passed over."""
+        found = (self._by_slot[slot] for slot in slots(mask))
+        return [endpoint for endpoint in found if endpoint is not None]
+
+    def add(self, address: str, prefill: PrefillModel, now: float) -> Endpoint:
+        """Give a new address a slot."""
+        slot = self._unused.pop() if self._unused else len(self._by_slot)
+        if slot == len(self._by_slot):
+            self._by_slot.append(None)
+        endpoint = Endpoint(address, slot, prefill, now)
+        self._by_slot[slot] = endpoint
+        self.by_address[address] = endpoint
+        self._set_load(endpoint)
+        return endpoint
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint and free its slot."""
+        bit = 1 << endpoint.slot
+        self._take_load(endpoint.slot)
+        self.members &= ~bit
+        self.serving &= ~bit
+        self.available &= ~bit
+        self.set_adapters(endpoint, None)
+        self._any_adapter &= ~bit
+        del self.by_address[endpoint.address]
+        self._by_slot[endpoint.slot] = None
+        self._unused.append(endpoint.slot)
+
+    def set_adapters(self, endpoint: Endpoint, adapters: frozenset[str] | None) -> None:
+        """Note which LoRA adapters an endpoint holds; None for any."""
+        bit = 1 << endpoint.slot
+        for name in list(self._adapters):
+            self._adapters[name] &= ~bit
+            if not self._adapters[name]:
+                del self._adapters[name]
+        self._any_adapter &= ~bit
+        if adapters is None:
+            self._any_adapter |= bit
+            return
+        for name in adapters:
+            self._adapters[name] = self._adapters.get(name, 0) | bit
+
+    def holding(self, adapter: str) -> int:
+        """The slots that can serve this LoRA adapter."""
+        return self._adapters.get(adapter, 0) | self._any_adapter
+
+    def eligible(self, ready: int, adapter: str | None) -> int:
+        """Those of the slots `ready` that work and can serve the adapter."""
+        among = ready & self.serving
+        return among if adapter is None else among & self.holding(adapter)
+
+    def refresh(self, endpoint: Endpoint, now: float) -> None:
+        """Bring the sets in line with the endpoint's state."""
+        bit = 1 << endpoint.slot
+        serving, available = endpoint.serving(now), endpoint.available(now)
+        self.serving = self.serving | bit if serving else self.serving & ~bit
+        if available and not self.available & bit:
+            self._freed.append(endpoint.slot)
+        self.available = self.available | bit if available else self.available & ~bit
+        self._set_load(endpoint)
+        if not available:
+            self._remind(endpoint.slot, endpoint.changes_at(now), now)
+
+    def advance(self, now: float) -> None:
+        """Let time free the endpoints whose instant has come."""
+        while self._timers and self._timers[0][0] <= now:
+            slot = heappop(self._timers)[1]
+            self._due.pop(slot, None)
+            endpoint = self._by_slot[slot]
+            if endpoint is not None:
+                self.refresh(endpoint, now)
+
+    def next_timer(self) -> float | None:
+        """The next instant at which time may free an endpoint."""
+        return self._timers[0][0] if self._timers else None
+
+    def take_freed(self) -> list[int]:
+        """The slots that have become available since the last call."""
+        freed, self._freed = self._freed, []
+        return freed
+
+    def least_loaded(self, among: int, most: int) -> list[Endpoint]:
+        """Up to `most` of these slots, lowest load first; equal ones take turns."""
+        found: list[Endpoint] = []
+        for load in self._load_order:
+            mask = self._loads[load] & among
+            while mask:
+                slot = slot_from(mask, self._cursor)
+                found.append(self[slot])
+                if len(found) == most:
+                    return found
+                mask &= ~(1 << slot)
+        return found
+
+    def rotate(self, slot: int) -> None:
+        """Let the slots after this one go first among equals."""
+        self._cursor = slot + 1
+
+    def _remind(self, slot: int, at: float | None, now: float) -> None:
+        if at is not None and now < at < self._due.get(slot, float("inf")):
+            self._due[slot] = at
+            heappush(self._timers, (at, slot))
+
+    def _set_load(self, endpoint: Endpoint) -> None:
+        slot, load = endpoint.slot, endpoint.load
+        if self._load_of.get(slot) == load:
+            return
+        self._take_load(slot)
+        if load not in self._loads:
+            self._loads[load] = 0
+            insort(self._load_order, load)
+        self._loads[load] |= 1 << slot
+        self._load_of[slot] = load
+
+    def _take_load(self, slot: int) -> None:
+        load = self._load_of.pop(slot, None)
+        if load is None:
+            return
+        mask = self._loads[load] & ~(1 << slot)
+        if mask:
+            self._loads[load] = mask
+        else:
+            del self._loads[load]
+            self._load_order.remove(load)

@@ -1,0 +1,35 @@
+"""One request from its arrival until it is measured."""
+
+from dataclasses import dataclass, field
+
+from heliostat_routing.events import RequestArrived
+from heliostat_routing.prefix_index import Runs
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """What the router remembers of a request; the prediction fields describe its last dispatch."""
+
+    request: RequestArrived
+    arrived_at: float
+    deadline: float
+    prompt_tokens: float
+    kv_tokens: float = 0.0
+    endpoint: str | None = None
+    dispatched_at: float = 0.0
+    wait_seconds: float = 0.0
+    uncached_tokens: float = 0.0
+    depth: int = 0
+    runs: Runs = ()
+    stamp: float = 0.0
+    finished_at: float | None = None
+    failed_at: set[str] = field(default_factory=set)
+    """Endpoints whose failure with this request has been counted."""
+    queued: bool = False
+    held_for: int | None = None
+    """While queued: the slot it is held for, None if it takes any."""
+
+    @property
+    def ticket(self) -> int:
+        """The request's ticket."""
+        return self.request.ticket

@@ -1,0 +1,103 @@
+"""Which endpoints are worth scoring, and what each would cost in seconds.
+
+cost = network + predicted wait + (u / P) (1 + load / mean load) + spread
+
+u are the prompt tokens that the endpoint does not hold, P its measured prefill rate. Spread is
+what the only, crowded holder of a prefix pays, so that a hot prefix gets a second home before the
+first saturates. A dozen endpoints at most are scored: the least loaded at the deepest matches, and
+the least loaded of all.
+"""
+
+from dataclasses import dataclass
+
+from heliostat_routing.endpoint import Endpoint
+from heliostat_routing.explanation import Candidate
+from heliostat_routing.flight import Flight
+from heliostat_routing.policies.policy import World
+from heliostat_routing.pool import Pool
+
+MATCH_LEVELS = 3
+"""Distinct match depths looked at."""
+PER_LEVEL = 2
+"""Holders scored at each depth: available ones first, then busy ones."""
+LEAST_LOADED = 2
+"""Endpoints scored for their low load alone."""
+CROWDED_KV_UTILIZATION = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A candidate with what the decision needs beyond its explanation."""
+
+    candidate: Candidate
+    slot: int
+    depth: int
+    available: bool
+
+
+def score_candidates(
+    flight: Flight, pool: Pool, eligible: int, world: World, now: float
+) -> list[Scored]:
+    """Score the sensible endpoints, cheapest first; an available one wins a tie."""
+    fleet = world.fleet
+    chosen: dict[int, tuple[int, bool]] = {}
+    for depth, mask in world.index.match(flight.request.block_keys, eligible, MATCH_LEVELS):
+        only = not mask & (mask - 1)
+        for endpoint in _near(mask, PER_LEVEL, world):
+            chosen.setdefault(endpoint.slot, (depth, only))
+    for endpoint in _near(eligible, LEAST_LOADED, world):
+        chosen.setdefault(endpoint.slot, (0, False))
+    scored = [
+        score_endpoint(flight, pool, fleet[slot], depth, only, now)
+        for slot, (depth, only) in chosen.items()
+    ]
+    scored.sort(key=lambda s: (s.candidate.cost_seconds, not s.available))
+    return scored
+
+
+def _near(mask: int, most: int, world: World) -> list[Endpoint]:
+    """The least loaded of a set: up to `most` available ones, then one busy one."""
+    fleet = world.fleet
+    found = fleet.least_loaded(mask & fleet.available, most)
+    return found + fleet.least_loaded(mask & ~fleet.available, 1)
+
+
+def score_endpoint(
+    flight: Flight, pool: Pool, endpoint: Endpoint, depth: int, only: bool, now: float
+) -> Scored:
+    """Predict, in seconds, what serving this request here costs."""
+    cached = min(depth * pool.tokens.block_tokens, flight.prompt_tokens)
+    uncached = flight.prompt_tokens - cached
+    request_seconds = pool.tokens.mean_duration_seconds
+    kv_tokens = uncached + pool.tokens.expected_output(flight.request.max_output_tokens)
+    kv_wait = endpoint.kv_wait_seconds(kv_tokens, request_seconds)
+    wait = max(endpoint.wait_seconds(now, request_seconds), kv_wait)
+    mean_load = max(1.0, pool.mean_inflight)
+    prefill = endpoint.prefill.seconds(uncached) * (1 + endpoint.load / mean_load)
+    spread = endpoint.prefill.seconds(cached) * _crowding(endpoint, mean_load) if only else 0.0
+    network = pool.settings.network_seconds
+    candidate = Candidate(
+        endpoint=endpoint.address,
+        cached_tokens=cached,
+        uncached_tokens=uncached,
+        wait_seconds=wait,
+        prefill_seconds=prefill,
+        network_seconds=network,
+        spread_seconds=spread,
+        cost_seconds=network + wait + prefill + spread,
+    )
+    available = endpoint.available(now) and kv_wait == 0.0
+    return Scored(candidate, endpoint.slot, depth, available)
+
+
+def _crowding(endpoint: Endpoint, mean_load: float) -> float:
+    """How much more than its share an endpoint carries: 0 at twice the mean, 1 at four times.
+
+    In a small pool the mean hides it, so a KV cache that is more than half in use counts as well.
+    """
+    by_load = endpoint.load / (2 * (mean_load + 1)) - 1
+    by_kv = 0.0
+    if endpoint.kv_capacity_tokens:
+        utilization = endpoint.kv_used_tokens() / endpoint.kv_capacity_tokens
+        by_kv = (utilization - CROWDED_KV_UTILIZATION) / (1 - CROWDED_KV_UTILIZATION)
+    return max(0.0, by_load, by_kv)

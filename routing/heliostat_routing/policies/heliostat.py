@@ -1,0 +1,98 @@
+"""Heliostat's own policy: the cheapest endpoint in seconds, waiting for it where that is cheaper.
+
+Among the sensible candidates the lowest predicted cost wins. If the winner is busy the request is
+held for it, and decided anew at every event that concerns it. When an endpoint frees, it takes the
+request among the oldest few that would lose most by going elsewhere; one that has waited for the
+age bound goes first, wherever that is.
+"""
+
+from heliostat_routing.explanation import Explanation
+from heliostat_routing.flight import Flight
+from heliostat_routing.policies.candidates import Scored, score_candidates, score_endpoint
+from heliostat_routing.policies.policy import Pick, World
+from heliostat_routing.pool import Pool
+from heliostat_routing.settings import PolicyName
+
+
+class HeliostatPolicy:
+    """Cost in seconds over cache, wait and load."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def pick(self, flight: Flight, pool: Pool, eligible: int, now: float) -> Pick:
+        """Decide for one request."""
+        scored = score_candidates(flight, pool, eligible, self._world, now)
+        best = scored[0]
+        aged = _is_aged(flight, pool, now)
+        if aged and not best.available:
+            fleet = self._world.fleet
+            best = next((s for s in scored if fleet.available >> s.slot & 1), best)
+        elif not best.available:
+            return Pick((), self._explain("hold", None, eligible, scored), hold_for=best.slot)
+        return self._take("age-bound" if aged else "least-cost", best, scored, pool, eligible)
+
+    def choose(
+        self, window: list[Flight], pool: Pool, slot: int, now: float
+    ) -> tuple[Flight, Pick] | None:
+        """The oldest request past the age bound, else the one with the greatest regret."""
+        best: tuple[float, Flight, Scored, list[Scored]] | None = None
+        for flight in window:
+            here, elsewhere = self._compare(flight, pool, slot, now)
+            if _is_aged(flight, pool, now):
+                return flight, self._take("age-bound", here, [here, *elsewhere], pool, pool.ready)
+            regret = _regret_seconds(here, elsewhere)
+            if here.available and regret >= 0.0 and (best is None or regret > best[0]):
+                best = regret, flight, here, elsewhere
+        if best is None:
+            return None
+        _, flight, here, elsewhere = best
+        return flight, self._take("greatest-regret", here, [here, *elsewhere], pool, pool.ready)
+
+    def _compare(
+        self, flight: Flight, pool: Pool, slot: int, now: float
+    ) -> tuple[Scored, list[Scored]]:
+        """The cost of this slot, and those of the others."""
+        world = self._world
+        keys = flight.request.block_keys
+        depth = world.index.depth(keys, slot)
+        only = depth > 0 and world.index.holders(keys[depth - 1]) == 1 << slot
+        here = score_endpoint(flight, pool, world.fleet[slot], depth, only, now)
+        others = world.fleet.eligible(pool.ready, flight.request.adapter) & ~(1 << slot)
+        return here, score_candidates(flight, pool, others, world, now) if others else []
+
+    def _take(
+        self, rule: str, winner: Scored, scored: list[Scored], pool: Pool, eligible: int
+    ) -> Pick:
+        fleet = self._world.fleet
+        fleet.rotate(winner.slot)
+        others = [s.slot for s in scored if s is not winner][: pool.settings.fallbacks]
+        missing = pool.settings.fallbacks - len(others)
+        if missing:
+            rest = eligible & fleet.serving & ~(1 << winner.slot)
+            for slot in others:
+                rest &= ~(1 << slot)
+            others += [endpoint.slot for endpoint in fleet.least_loaded(rest, missing)]
+        return Pick((winner.slot, *others), self._explain(rule, winner, eligible, scored))
+
+    def _explain(
+        self, rule: str, winner: Scored | None, eligible: int, scored: list[Scored]
+    ) -> Explanation:
+        return Explanation(
+            policy=PolicyName.HELIOSTAT,
+            rule=rule,
+            winner=winner.candidate.endpoint if winner else None,
+            eligible=eligible.bit_count(),
+            candidates=tuple(s.candidate for s in scored),
+        )
+
+
+def _is_aged(flight: Flight, pool: Pool, now: float) -> bool:
+    return now - flight.arrived_at >= pool.settings.age_bound_seconds
+
+
+def _regret_seconds(here: Scored, elsewhere: list[Scored]) -> float:
+    """What the request loses if it does not go here; nothing if there is no other place."""
+    if not elsewhere:
+        return 0.0
+    return elsewhere[0].candidate.cost_seconds - here.candidate.cost_seconds

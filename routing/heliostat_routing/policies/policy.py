@@ -1,0 +1,45 @@
+"""What a policy sees and what it answers."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from heliostat_routing.explanation import Explanation
+from heliostat_routing.fleet import Fleet
+from heliostat_routing.flight import Flight
+from heliostat_routing.pool import Pool
+from heliostat_routing.prefix_index import PrefixIndex
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The state that policies read."""
+
+    fleet: Fleet
+    index: PrefixIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A decision about one request.
+
+    `slots` are the endpoints to try in order; empty means wait. `hold_for` is then the slot that is
+    worth waiting for.
+    """
+
+    slots: tuple[int, ...]
+    explanation: Explanation
+    hold_for: int | None = None
+
+
+class Policy(Protocol):
+    """Chooses endpoints. It may keep state of its own, but changes nothing that it is shown."""
+
+    def pick(self, flight: Flight, pool: Pool, eligible: int, now: float) -> Pick:
+        """Decide for one request. `eligible` is never empty."""
+        ...
+
+    def choose(
+        self, window: list[Flight], pool: Pool, slot: int, now: float
+    ) -> tuple[Flight, Pick] | None:
+        """Which of these queued requests the freed slot takes; None if all prefer another."""
+        ...

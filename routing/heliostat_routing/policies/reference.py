@@ -1,0 +1,115 @@
+"""The policies that people run today, to compare with: they send at once and know no cache."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+
+from heliostat_routing.bitmask import lowest_slot, slot_from, slots
+from heliostat_routing.explanation import Explanation
+from heliostat_routing.flight import Flight
+from heliostat_routing.policies.policy import Pick, World
+from heliostat_routing.pool import Pool
+from heliostat_routing.settings import PolicyName
+
+POINTS_PER_ENDPOINT = 100
+"""Points on the hash ring for each endpoint: keeps shares within about 10 % of each other."""
+
+
+class _ImmediatePolicy(ABC):
+    """What the reference policies share: no holding, queues first come first served."""
+
+    name: PolicyName
+
+    def __init__(self, world: World) -> None:
+        self._fleet = world.fleet
+
+    def pick(self, flight: Flight, pool: Pool, eligible: int, now: float) -> Pick:
+        """Order the endpoints by the policy's rule; the first serves, the rest are for retries."""
+        order = tuple(self.order(flight, pool, eligible)[: 1 + pool.settings.fallbacks])
+        winner = self._fleet[order[0]].address
+        return Pick(order, Explanation(self.name, self.name, winner, eligible.bit_count()))
+
+    def choose(
+        self, window: list[Flight], pool: Pool, slot: int, now: float
+    ) -> tuple[Flight, Pick] | None:
+        """The oldest, wherever the rule sends it."""
+        flight = window[0]
+        eligible = self._fleet.eligible(pool.ready, flight.request.adapter)
+        return flight, self.pick(flight, pool, eligible, now)
+
+    @abstractmethod
+    def order(self, flight: Flight, pool: Pool, eligible: int) -> list[int]:
+        """The eligible slots, first choice first; enough for the fallbacks."""
+
+
+class RoundRobinPolicy(_ImmediatePolicy):
+    """Each endpoint of the pool in turn."""
+
+    name = PolicyName.ROUND_ROBIN
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._next: dict[str, int] = {}
+
+    def order(self, flight: Flight, pool: Pool, eligible: int) -> list[int]:
+        """Ascending slots from the pool's cursor on."""
+        found: list[int] = []
+        cursor = self._next.get(pool.name, 0)
+        while eligible and len(found) <= pool.settings.fallbacks:
+            slot = slot_from(eligible, cursor)
+            found.append(slot)
+            eligible &= ~(1 << slot)
+            cursor = slot + 1
+        self._next[pool.name] = found[0] + 1
+        return found
+
+
+class LeastInflightPolicy(_ImmediatePolicy):
+    """The endpoint with the fewest requests in flight; equal ones take turns."""
+
+    name = PolicyName.LEAST_INFLIGHT
+
+    def order(self, flight: Flight, pool: Pool, eligible: int) -> list[int]:
+        """Ascending by load."""
+        found = self._fleet.least_loaded(eligible, 1 + pool.settings.fallbacks)
+        self._fleet.rotate(found[0].slot)
+        return [endpoint.slot for endpoint in found]
+
+
+class ConsistentHashPolicy(_ImmediatePolicy):
+    """A hash ring over the request's affinity key; endpoints that cannot serve are walked past."""
+
+    name = PolicyName.CONSISTENT_HASH
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._rings: dict[str, tuple[int, list[tuple[int, int]]]] = {}
+
+    def order(self, flight: Flight, pool: Pool, eligible: int) -> list[int]:
+        """Clockwise from the key."""
+        ring = self._ring(pool)
+        start = bisect_left(ring, (flight.request.affinity_key, 0))
+        found: list[int] = []
+        for step in range(len(ring)):
+            slot = ring[(start + step) % len(ring)][1]
+            if eligible >> slot & 1 and slot not in found:
+                found.append(slot)
+                if len(found) > pool.settings.fallbacks:
+                    break
+        return found or [lowest_slot(eligible)]
+
+    def _ring(self, pool: Pool) -> list[tuple[int, int]]:
+        """The ring of the pool's members, built anew when they change."""
+        generation, ring = self._rings.get(pool.name, (-1, []))
+        if generation != pool.generation:
+            ring = sorted(
+                (_point(f"{self._fleet[slot].address}#{number}"), slot)
+                for slot in slots(pool.members)
+                for number in range(POINTS_PER_ENDPOINT)
+            )
+            self._rings[pool.name] = pool.generation, ring
+        return ring
+
+
+def _point(label: str) -> int:
+    return int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest())

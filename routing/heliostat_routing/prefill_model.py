@@ -1,0 +1,52 @@
+"""How long an engine takes to the first token, learned from what the access log measured.
+
+A line, seconds = base + tokens x slope, fitted by least squares with exponential forgetting. Only
+the slope is used to predict: the base is the engine's step and network, not prefill work.
+"""
+
+MEMORY = 0.97
+"""What a sample keeps of its weight when the next one comes: about 33 samples count."""
+PRIOR_WEIGHT = 0.2
+"""Weight of each of the two points that stand for the assumed rate until samples outweigh them."""
+PRIOR_TOKENS = 2048.0
+RATE_BOUND = 100.0
+"""The learned rate stays within this factor of the assumed one."""
+
+
+class PrefillModel:
+    """Seconds of prefill as a function of uncached prompt tokens."""
+
+    __slots__ = ("_assumed", "_slope", "_t", "_u", "_ut", "_uu", "_weight")
+
+    def __init__(self, tokens_per_second: float) -> None:
+        self._assumed = 1.0 / tokens_per_second
+        self._slope = self._assumed
+        self._weight = self._u = self._t = self._uu = self._ut = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The prefill rate believed now."""
+        return 1.0 / self._slope
+
+    def seconds(self, uncached_tokens: float) -> float:
+        """Predicted prefill time."""
+        return uncached_tokens * self._slope
+
+    def observe(self, uncached_tokens: float, seconds: float) -> None:
+        """Learn from one request that did not wait: its time to first token."""
+        u, t = uncached_tokens, seconds
+        self._weight = self._weight * MEMORY + 1.0
+        self._u = self._u * MEMORY + u
+        self._t = self._t * MEMORY + t
+        self._uu = self._uu * MEMORY + u * u
+        self._ut = self._ut * MEMORY + u * t
+        self._slope = self._fit()
+
+    def _fit(self) -> float:
+        weight = self._weight + 2 * PRIOR_WEIGHT
+        u = self._u + PRIOR_WEIGHT * PRIOR_TOKENS
+        t = self._t + PRIOR_WEIGHT * PRIOR_TOKENS * self._assumed
+        uu = self._uu + PRIOR_WEIGHT * PRIOR_TOKENS**2
+        ut = self._ut + PRIOR_WEIGHT * PRIOR_TOKENS**2 * self._assumed
+        slope = (weight * ut - u * t) / (weight * uu - u * u)
+        return min(max(slope, self._assumed / RATE_BOUND), self._assumed * RATE_BOUND)

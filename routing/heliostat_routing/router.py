@@ -1,0 +1,222 @@
+"""The state machine: events in, commands out.
+
+Synchronous and without I/O, so that under one event loop every decision is atomic and the ledger is
+up to date before the next request is looked at.
+"""
+
+from math import inf
+
+from heliostat_routing.books import Books, capacity_blocks
+from heliostat_routing.calibration import calibrate
+from heliostat_routing.commands import Command, Reject, RejectReason
+from heliostat_routing.dispatcher import Dispatcher
+from heliostat_routing.endpoint import Endpoint
+from heliostat_routing.events import (
+    AttemptFailed,
+    AttemptStarted,
+    EngineMetrics,
+    Event,
+    MetricsScraped,
+    Outcome,
+    PoolRemoved,
+    PoolUpdated,
+    RequestArrived,
+    RequestFinished,
+    RequestMeasured,
+    ScrapeFailed,
+    Tick,
+)
+from heliostat_routing.flight import Flight
+from heliostat_routing.ledger import Ledger
+from heliostat_routing.pool import Pool
+from heliostat_routing.views import EndpointView, PoolView
+
+MEASURE_SECONDS = 30.0
+"""How long a finished request is remembered for its access log entry."""
+
+
+class Router:
+    """Routes the requests of all pools. `handle` is the only way in."""
+
+    def __init__(self) -> None:
+        self._books = Books()
+        self._dispatcher = Dispatcher(self._books)
+        self._now = -inf
+        self._unmeasured: dict[int, Flight] = {}
+        self._measured: set[int] = set()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account of open streams, to read."""
+        return self._books.ledger
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take in one event at the instant `now`; return what is to be done, in order.
+
+        An instant before that of an earlier event counts as that event's.
+        Raises DuplicateTicketError for the arrival of an open ticket; the state is then unchanged.
+        """
+        self._now = now = max(now, self._now)
+        self._books.fleet.advance(now)
+        self._take_in(event, now)
+        self._dispatcher.settle(now)
+        self._tidy(now)
+        commands, self._dispatcher.out = self._dispatcher.out, []
+        return commands
+
+    def _take_in(self, event: Event, now: float) -> None:
+        match event:
+            case RequestArrived():
+                self._on_arrived(event, now)
+            case RequestFinished(ticket):
+                self._on_finished(ticket, now)
+            case MetricsScraped(address, metrics):
+                self._on_scraped(address, metrics, now)
+            case RequestMeasured():
+                self._on_measured(event, now)
+            case AttemptStarted(ticket, address):
+                self._on_attempt_started(ticket, address, now)
+            case AttemptFailed(ticket, address):
+                flight = self._books.flights.get(ticket) or self._unmeasured.get(ticket)
+                if flight is not None:
+                    self._books.fail(flight, address, now)
+            case ScrapeFailed(address):
+                endpoint = self._books.fleet.by_address.get(address)
+                if endpoint is not None:
+                    endpoint.on_scrape_failed(now)
+                    self._books.touch(address, now)
+            case PoolUpdated():
+                self._books.update_pool(event, now)
+            case PoolRemoved(name):
+                if name in self._books.pools:
+                    self._books.pools[name].retired = True
+            case Tick():
+                pass
+
+    def _on_arrived(self, request: RequestArrived, now: float) -> None:
+        pool = self._books.pools.get(request.pool)
+        if pool is None or pool.retired or not pool.members:
+            reason = RejectReason.NO_ENDPOINTS
+            if pool is None or pool.retired:
+                reason = RejectReason.UNKNOWN_POOL
+            self._dispatcher.out.append(Reject(request.ticket, reason, 1.0))
+            return
+        flight = Flight(
+            request,
+            arrived_at=now,
+            deadline=now + pool.settings.queue_timeout_seconds,
+            prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
+        )
+        self._books.open(flight)
+        self._dispatcher.decide(flight, pool, now)
+
+    def _on_finished(self, ticket: int, now: float) -> None:
+        flight = self._books.flights.get(ticket)
+        if flight is None:
+            return
+        self._books.close(flight, now)
+        if ticket in self._measured:
+            self._measured.discard(ticket)
+        elif flight.endpoint is not None:
+            flight.finished_at = now
+            self._unmeasured[ticket] = flight
+
+    def _on_attempt_started(self, ticket: int, address: str, now: float) -> None:
+        """The proxy has moved the request to another endpoint than the one in the ledger."""
+        books = self._books
+        flight, endpoint = books.flights.get(ticket), books.fleet.by_address.get(address)
+        if flight is None or endpoint is None or flight.endpoint in (None, address):
+            return
+        pool = books.pools.get(flight.request.pool)
+        if pool is None:
+            return
+        before = books.fleet.by_address.get(flight.endpoint or "")
+        if before is not None and before.address not in flight.failed_at:
+            books.undo(flight, before)
+            before.breaker.on_neither(ticket)
+        books.send(flight, pool, endpoint, now)
+
+    def _on_measured(self, event: RequestMeasured, now: float) -> None:
+        flight = self._unmeasured.pop(event.ticket, None)
+        if flight is None:
+            flight = self._books.flights.get(event.ticket)
+            if flight is None or event.ticket in self._measured:
+                return
+            self._measured.add(event.ticket)
+        endpoint = self._books.fleet.by_address.get(event.endpoint or flight.endpoint or "")
+        if endpoint is None:
+            return
+        if event.outcome is Outcome.ENGINE_FAILED:
+            self._books.fail(flight, endpoint.address, now)
+            return
+        endpoint.clock.release(flight.ticket, now)
+        if event.outcome is Outcome.CLIENT_ABORTED:
+            endpoint.breaker.on_neither(flight.ticket)
+        else:
+            endpoint.breaker.on_success()
+        pool = self._books.pools.get(flight.request.pool)
+        if pool is not None and flight.endpoint == endpoint.address:
+            blocks = capacity_blocks(endpoint, pool)
+            calibrate(event, flight, pool, endpoint, self._books.index, blocks)
+        self._books.touch(endpoint.address, now)
+
+    def _on_scraped(self, address: str, metrics: EngineMetrics, now: float) -> None:
+        books = self._books
+        endpoint = books.fleet.by_address.get(address)
+        if endpoint is None:
+            return
+        if endpoint.on_scrape(metrics, now):
+            books.index.drop(endpoint.slot)
+        shortfall = endpoint.hit_shortfall_tokens()
+        pool = next((p for p in books.pools.values() if p.members >> endpoint.slot & 1), None)
+        if shortfall and pool is not None:
+            books.index.evict_oldest(endpoint.slot, round(shortfall / pool.tokens.block_tokens))
+        books.touch(address, now)
+
+    def _tidy(self, now: float) -> None:
+        """Let go of what is over: requests that were never measured, pools that were removed."""
+        while self._unmeasured:
+            ticket, flight = next(iter(self._unmeasured.items()))
+            if now - (flight.finished_at or now) < MEASURE_SECONDS:
+                break
+            del self._unmeasured[ticket]
+            endpoint = self._books.fleet.by_address.get(flight.endpoint or "")
+            if endpoint is not None:
+                endpoint.breaker.on_neither(ticket)
+                self._books.touch(endpoint.address, now)
+        for pool in [p for p in self._books.pools.values() if p.retired and not len(p.queue)]:
+            self._books.remove_pool(pool, now)
+
+    # What is believed
+
+    def views(self, now: float) -> tuple[PoolView, ...]:
+        """The state of every pool, to read."""
+        return tuple(self._view_pool(pool, now) for pool in self._books.pools.values())
+
+    def _view_pool(self, pool: Pool, now: float) -> PoolView:
+        endpoints = self._books.fleet.among(pool.members)
+        return PoolView(
+            pool=pool.name,
+            policy=pool.settings.policy,
+            queued=len(pool.queue),
+            inflight=pool.inflight,
+            bytes_per_token=pool.tokens.bytes_per_token,
+            endpoints=tuple(self._view_endpoint(e, pool, now) for e in endpoints),
+        )
+
+    def _view_endpoint(self, endpoint: Endpoint, pool: Pool, now: float) -> EndpointView:
+        metrics = endpoint.metrics
+        blocks = self._books.index.resident_blocks(endpoint.slot)
+        return EndpointView(
+            address=endpoint.address,
+            phase=endpoint.phase,
+            available=endpoint.available(now),
+            breaker=endpoint.breaker.state(now),
+            inflight=endpoint.inflight,
+            pending=endpoint.pending(now),
+            running_requests=metrics.running_requests if metrics else None,
+            waiting_requests=metrics.waiting_requests if metrics else None,
+            kv_cache_utilization=metrics.kv_cache_utilization if metrics else None,
+            indexed_tokens=blocks * pool.tokens.block_tokens,
+            prefill_tokens_per_second=endpoint.prefill.tokens_per_second,
+        )

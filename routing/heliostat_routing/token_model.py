@@ -1,0 +1,45 @@
+"""What a pool's requests look like in tokens, learned from the usage that engines report."""
+
+from heliostat_routing.settings import BLOCK_BYTES
+
+MEMORY = 0.98
+ASSUMED_BYTES_PER_TOKEN = 4.0
+ASSUMED_OUTPUT_TOKENS = 200.0
+ASSUMED_DURATION_SECONDS = 5.0
+
+
+class TokenModel:
+    """Bytes per prompt token, output tokens and duration of a request: running means."""
+
+    __slots__ = ("_bytes", "_tokens", "mean_duration_seconds", "mean_output_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = 256.0
+        self._bytes = self._tokens * ASSUMED_BYTES_PER_TOKEN
+        self.mean_output_tokens = ASSUMED_OUTPUT_TOKENS
+        self.mean_duration_seconds = ASSUMED_DURATION_SECONDS
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Request bytes that one prompt token stands for."""
+        return self._bytes / self._tokens
+
+    @property
+    def block_tokens(self) -> float:
+        """Tokens that one block key stands for."""
+        return BLOCK_BYTES / self.bytes_per_token
+
+    def observe_prompt(self, prompt_bytes: int, prompt_tokens: int) -> None:
+        """Learn from a request whose usage is known."""
+        if prompt_bytes > 0 and prompt_tokens > 0:
+            self._bytes = self._bytes * MEMORY + prompt_bytes
+            self._tokens = self._tokens * MEMORY + prompt_tokens
+
+    def observe_output(self, output_tokens: int, duration_seconds: float) -> None:
+        """Learn from a request that ran to its end."""
+        self.mean_output_tokens += (output_tokens - self.mean_output_tokens) * (1 - MEMORY)
+        self.mean_duration_seconds += (duration_seconds - self.mean_duration_seconds) * (1 - MEMORY)
+
+    def expected_output(self, most: int | None) -> float:
+        """Output tokens to expect of a request that may produce at most so many."""
+        return self.mean_output_tokens if most is None else min(self.mean_output_tokens, most)
