@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(notdir $(PYTHON))
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
+TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
 .PHONY: help install check format test demo e2e-vllm lock clean
@@ -32,7 +33,7 @@ test: $(INSTALLED) ## run the tests (ARGS="tests/routing -k ledger" runs some of
 demo: $(INSTALLED) ## a real Envoy, the router and four engine stand-ins (ARGS="--seconds 60")
 	@$(BIN)/heliostat demo $(ARGS)
 
-e2e-vllm: $(INSTALLED) $(VLLM_INSTALLED) ## two real vLLM on the CPU behind the gateway (6 GB of downloads)
+e2e-vllm: $(INSTALLED) $(TINY_MODEL) ## two real vLLM on the CPU behind the gateway (6 GB on disk)
 	$(BIN)/pytest e2e/vllm $(ARGS)
 
 lock: $(INSTALLED) ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer versions)
@@ -55,4 +56,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 $(VLLM_INSTALLED): e2e/vllm/requirements.lock | $(INSTALLED)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VLLM_VENV)
 	$(BIN)/uv pip sync --python $(VLLM_VENV)/bin/python --require-hashes e2e/vllm/requirements.lock
+	@touch $@
+
+$(TINY_MODEL): e2e/vllm/tiny_model.py $(VLLM_INSTALLED)
+	$(VLLM_VENV)/bin/python e2e/vllm/tiny_model.py $(@D)
 	@touch $@
