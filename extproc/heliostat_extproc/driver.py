@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
-from heliostat_routing.events import Event, RequestArrived, RequestFinished, Tick
+from heliostat_routing.events import AttemptStarted, Event, RequestArrived, RequestFinished, Tick
 from heliostat_routing.views import PoolView
 
 OVERDUE_SECONDS = 0.5
@@ -86,7 +86,8 @@ class RouterDriver:
         self._observer = observer
         self._recorder = recorder
         self._holds: dict[int, asyncio.Future[Verdict]] = {}
-        self._open: set[int] = set()
+        self._open: dict[int, str] = {}
+        self._routes: dict[int, tuple[str, ...]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         # Tickets of a former router may still come in over the access log: start beyond them.
         self._last_ticket = time.time_ns() // 1000
@@ -101,6 +102,18 @@ class RouterDriver:
         """Requests that wait for the core's last word."""
         return len(self._holds)
 
+    def open_pools(self) -> frozenset[str]:
+        """Name the pools that have requests which have not finished."""
+        return frozenset(self._open.values())
+
+    def serving_endpoints(self) -> frozenset[str]:
+        """Name the endpoints that serve a request now."""
+        return frozenset(route[0] for route in self._routes.values())
+
+    def promised_endpoints(self) -> frozenset[str]:
+        """Name the endpoints that serve a request, or may be asked to by a retry."""
+        return frozenset(address for route in self._routes.values() for address in route)
+
     def next_ticket(self) -> int:
         """Give a number that no other request has, not even one of a router before this one."""
         self._last_ticket += 1
@@ -113,7 +126,7 @@ class RouterDriver:
     def arrive(self, arrival: RequestArrived) -> Verdict | Enqueue:
         """Ask for an endpoint; after `Enqueue`, await `verdict`. In the end always `finish`."""
         ticket = arrival.ticket
-        self._open.add(ticket)
+        self._open[ticket] = arrival.pool
         hold = self._holds[ticket] = self._loop.create_future()
         commands = self.submit(arrival)
         if not hold.done():
@@ -139,12 +152,16 @@ class RouterDriver:
     def finish(self, ticket: int) -> None:
         """Say that the request's stream is over; a second call does nothing."""
         if ticket in self._open:
-            self._open.remove(ticket)
+            del self._open[ticket]
+            self._routes.pop(ticket, None)
             self._holds.pop(ticket, None)
             self.submit(RequestFinished(ticket))
 
     def submit(self, event: Event) -> Sequence[Command]:
         """Tell the core what happened, deliver what it commands and return it."""
+        if isinstance(event, AttemptStarted) and event.ticket in self._routes:
+            rest = self._routes[event.ticket]
+            self._routes[event.ticket] = (event.endpoint, *rest)
         now = self._loop.time()
         started = time.perf_counter()
         try:
@@ -178,6 +195,8 @@ class RouterDriver:
             at = max(command.at, self._loop.time() + SHORTEST_SLEEP_SECONDS)
             self._alarm = self._loop.call_at(at, self._tick)
         elif not isinstance(command, Enqueue):
+            if isinstance(command, Dispatch) and command.ticket in self._open:
+                self._routes[command.ticket] = command.endpoints
             hold = self._holds.get(command.ticket)
             if hold is not None and not hold.done():
                 hold.set_result(command)

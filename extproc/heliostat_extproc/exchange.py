@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError
 from heliostat_routing.commands import Dispatch, Enqueue
 from heliostat_routing.events import RequestArrived
 
+from heliostat_extproc.discovery.catalog import Resolution, ServedModel
 from heliostat_extproc.driver import FallOpen, ShutDown, Verdict
 from heliostat_extproc.errors import (
     ErrorAnswer,
@@ -82,33 +84,14 @@ class Outcome(StrEnum):
     """It ended before it was answered."""
 
 
-class ResolvedModel(Protocol):
-    """Who serves a model, and under which name."""
-
-    @property
-    def pool(self) -> str:
-        """The pool's name."""
-        ...
-
-    @property
-    def model(self) -> str:
-        """The canonical name of the base model."""
-        ...
-
-    @property
-    def adapter(self) -> str | None:
-        """The LoRA adapter, if the name is one."""
-        ...
-
-
 class Directory(Protocol):
-    """What can be asked for now."""
+    """What can be asked for now; a `Catalog` that may change between requests."""
 
-    def resolve(self, model: str) -> ResolvedModel | None:
+    def resolve(self, name: str) -> Resolution | None:
         """Find who serves the model of this name."""
         ...
 
-    def models(self) -> Sequence[str]:
+    def models(self) -> Sequence[ServedModel]:
         """List every name that resolves."""
         ...
 
@@ -194,13 +177,11 @@ class Exchange:
         if path in _HEALTH_PATHS:
             body = b'{"status":"ok"}'
         elif path == _MODELS_PATH:
-            models = [_model_card(name) for name in self._directory.models()]
-            body = json.dumps({"object": "list", "data": models}).encode()
+            cards = [_model_card(model) for model in self._directory.models()]
+            body = json.dumps({"object": "list", "data": cards}).encode()
         elif path.startswith(_MODELS_PATH + "/"):
-            name = path.removeprefix(_MODELS_PATH + "/")
-            if self._directory.resolve(name) is None:
-                raise InputError(Reason.UNKNOWN_MODEL, f"`{name[:200]}`")
-            body = json.dumps(_model_card(name)).encode()
+            name = unquote(path.removeprefix(_MODELS_PATH + "/"))
+            body = json.dumps(_model_card(self._find_model(name))).encode()
         else:
             raise InputError(Reason.UNKNOWN_PATH, f"`{path[:200]}`")
         _check_method(method, ("GET", "HEAD"), path)
@@ -208,6 +189,12 @@ class Exchange:
         self.finished = True
         self.outcome = Outcome.ANSWERED_HERE
         return immediate_response(200, body)
+
+    def _find_model(self, name: str) -> ServedModel:
+        for model in self._directory.models():
+            if model.name == name:
+                return model
+        raise InputError(Reason.UNKNOWN_MODEL, f"`{name[:200]}`")
 
     def _on_body(self, body: bytes) -> Question:
         if self.phase is not Phase.BODY:
@@ -218,9 +205,8 @@ class Exchange:
         resolved = self._directory.resolve(request.model)
         if resolved is None:
             raise InputError(Reason.UNKNOWN_MODEL, f"`{request.model[:200]}`")
-        engine_model = resolved.adapter or resolved.model
-        if engine_model != request.model:
-            self._new_body = rename_model(body, request.model, engine_model)
+        if resolved.served_name != request.model:
+            self._new_body = rename_model(body, request.model, resolved.served_name)
         digest = request.digest(resolved.model, resolved.adapter)
         self.phase = Phase.ASKED
         self.pool = resolved.pool
@@ -272,5 +258,12 @@ def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:
         raise InputError(Reason.METHOD_NOT_ALLOWED, f"`{path[:200]}` takes {allowed[0]}")
 
 
-def _model_card(name: str) -> dict[str, str | int]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "heliostat"}
+def _model_card(model: ServedModel) -> dict[str, str | int | None]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "heliostat",
+        "root": model.root,
+        "parent": model.parent,
+    }

@@ -15,6 +15,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from heliostat_extproc.engine_metrics import MetricsProblem
+from heliostat_extproc.envoy.access_log import AccessLogServer
+from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.errors import Reason
 from heliostat_extproc.exchange import Outcome
 from heliostat_extproc.scraper import FetchProblem
@@ -34,10 +36,6 @@ class Telemetry:
         self._scrapes = self._counter("scrapes", "Scrapes of engines by result.", "result")
         self._core_errors = self._counter("core_errors", "Failures of the routing core.")
         self._protocol_errors = self._counter("ext_proc_protocol_errors", "Senseless messages.")
-        self._rejected_updates = self._counter(
-            "envoy_rejected_updates", "Configuration that Envoy did not take.", "kind"
-        )
-        self._log_entries = self._counter("access_log_entries", "Entries that Envoy sent.")
         self._manifest_problems = Gauge(
             "heliostat_router_manifest_problems",
             "Manifests that are not in force as written.",
@@ -79,17 +77,28 @@ class Telemetry:
         """Count a scrape."""
         self._scrapes.labels("ok" if problem is None else problem.value).inc()
 
-    def on_update_rejected(self, kind: str) -> None:
-        """Count an update that Envoy rejected; `kind` is clusters, endpoints or routes."""
-        self._rejected_updates.labels(kind).inc()
-
-    def on_log_entry(self) -> None:
-        """Count an entry of Envoy's access log."""
-        self._log_entries.inc()
+    def watch_envoy(self, ads: AdsServer, access_log: AccessLogServer) -> None:
+        """Show what Envoy's side counts."""
+        self._gauge("envoy_connections", "Connected Envoys.", lambda: ads.connected)
+        self._gauge("envoy_refused_updates", "Updates that Envoy refused.", lambda: ads.refusals)
+        self._gauge(
+            "access_log_malformed_entries",
+            "Entries of Envoy's log that could not be read.",
+            lambda: access_log.malformed_entries,
+        )
+        self._gauge(
+            "access_log_unjoined_entries",
+            "Entries of Envoy's log without a ticket.",
+            lambda: access_log.unjoined_entries,
+        )
 
     def on_manifests_read(self, problem_count: int) -> None:
         """Note how many manifests are faulty now."""
         self._manifest_problems.set(problem_count)
+
+    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        gauge = Gauge(f"heliostat_router_{name}", text, registry=self.registry)
+        gauge.set_function(read)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"heliostat_router_{name}", text, labels, registry=self.registry)

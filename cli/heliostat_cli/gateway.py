@@ -1,0 +1,79 @@
+"""`heliostat gateway`: Envoy and its router, started, supervised and stopped together."""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from heliostat_extproc.envoy.bootstrap import BootstrapSettings
+from heliostat_extproc.envoy.process import EnvoyProcess, EnvoyStartError, ProcessSettings
+from heliostat_extproc.process import RouterProcess, RouterStartError, run_router
+from heliostat_routing.router import Router
+
+from heliostat_cli.router import (
+    add_router_options,
+    router_settings,
+    run_until_stopped,
+    wait_for_stop,
+)
+
+_READY_TIMEOUT_SECONDS = 30.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address for clients (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8080, help="port for clients (default: %(default)s)"
+    )
+    add_router_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM or ^C."""
+    return run_until_stopped(args, lambda stop: _serve(args, stop))
+
+
+async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
+    with tempfile.TemporaryDirectory(prefix="heliostat-") as directory:
+        socket = Path(directory) / "router.sock"
+
+        def bootstrap(admin_socket: Path) -> BootstrapSettings:
+            return BootstrapSettings(
+                router_socket=socket,
+                admin_socket=admin_socket,
+                listen_address=args.host,
+                listen_port=args.port,
+            )
+
+        process_settings = ProcessSettings(drain_seconds=args.drain_seconds)
+        async with run_router(router_settings(args, socket), Router()) as router:
+            try:
+                async with EnvoyProcess(bootstrap, process_settings) as envoy:
+                    async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
+                        await envoy.wait_until_ready()
+                    _announce(args, router)
+                    await wait_for_stop(router, stop)
+                    await asyncio.gather(envoy.drain(), router.drain())
+            except EnvoyStartError as error:
+                raise RouterStartError(str(error)) from error
+            except TimeoutError as error:
+                raise RouterStartError("Envoy did not become ready in time") from error
+
+
+def _announce(args: argparse.Namespace, router: RouterProcess) -> None:
+    url = f"http://{args.host}:{args.port}"
+    print(f"Gateway on {url}, admin on {router.admin_url}")
+    models = router.pools.models()
+    if models:
+        print(
+            f"Try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d "
+            f'\'{{"model": "{models[0].name}", '
+            f'"messages": [{{"role": "user", "content": "Hello"}}]}}\''
+        )
+    else:
+        print(f"No pools yet: put InferencePool manifests into {args.pools}", file=sys.stderr)
+    sys.stdout.flush()

@@ -1,0 +1,137 @@
+"""`heliostat router`: the router alone, for an Envoy that the user runs."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+from heliostat_extproc.logs import LogFormat, configure_logs
+from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
+from heliostat_routing.router import Router
+from heliostat_routing.settings import PolicyName
+
+DEFAULT_ADMIN_PORT = 9090
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--socket",
+        type=Path,
+        default=Path("/tmp/heliostat/router.sock"),  # noqa: S108 - documented, and a user's choice
+        help="Unix socket for Envoy (default: %(default)s)",
+    )
+    parser.add_argument("--listen", metavar="HOST:PORT", help="TCP address for Envoy too")
+    add_router_options(parser)
+
+
+def add_router_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of every command that runs a router."""
+    parser.add_argument(
+        "--pools", type=Path, required=True, metavar="DIR", help="folder of InferencePool manifests"
+    )
+    parser.add_argument(
+        "--policy",
+        choices=[policy.value for policy in PolicyName],
+        help="use this policy for all pools",
+    )
+    parser.add_argument(
+        "--admin-port",
+        type=int,
+        default=DEFAULT_ADMIN_PORT,
+        metavar="PORT",
+        help="port on loopback for /metrics, /pools, /healthz, /readyz; 0 takes a free one"
+        " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long requests may take to end on SIGTERM (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=[choice.value for choice in LogFormat],
+        default=LogFormat.CONSOLE.value,
+        help="(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="info",
+        help="(default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM or ^C."""
+    return run_until_stopped(args, lambda stop: _serve(args, stop))
+
+
+def run_until_stopped(
+    args: argparse.Namespace, serve: Callable[[asyncio.Event], Awaitable[None]]
+) -> int:
+    """Run `serve`, whose event is set by the first SIGTERM or ^C; the second ends it at once."""
+    configure_logs(LogFormat(args.log_format), args.log_level)
+    if not args.pools.is_dir():
+        print(f"heliostat: no such folder: {args.pools}", file=sys.stderr)
+        return 1
+    try:
+        uvloop.run(_with_signals(serve))
+    except (RouterStartError, OSError) as error:
+        print(f"heliostat: {error}", file=sys.stderr)
+        return 1
+    except asyncio.CancelledError:
+        return 130
+    return 0
+
+
+async def wait_for_stop(router: RouterProcess, stop: asyncio.Event) -> None:
+    """Wait for the signal to stop; raise where a part of the router fails before."""
+    parts = asyncio.ensure_future(router.run())
+    signalled = asyncio.ensure_future(stop.wait())
+    try:
+        done, _ = await asyncio.wait((parts, signalled), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        parts.cancel()
+        signalled.cancel()
+
+
+def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
+    """Translate the options of `add_router_options`."""
+    return RouterSettings(
+        pools=args.pools,
+        socket=socket,
+        admin_port=args.admin_port,
+        policy=None if args.policy is None else PolicyName(args.policy),
+        drain_seconds=args.drain_seconds,
+    )
+
+
+async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
+    settings = router_settings(args, args.socket)
+    async with run_router(settings, Router()) as router:
+        print(f"Router on {args.socket}, admin on {router.admin_url}", flush=True)
+        await wait_for_stop(router, stop)
+        await router.drain()
+
+
+async def _with_signals(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(serve(stop))
+
+    def on_signal() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    await task

@@ -1,0 +1,114 @@
+"""Carries pools from the discovery to Envoy and to the core, in the order that loses no request.
+
+Coming: Envoy first; the core picks an endpoint only once Envoy has acknowledged it. Going: the
+core first; Envoy keeps an endpoint, or a whole pool, until the last request promised to it ends.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import structlog
+from heliostat_routing.events import PoolRemoved, PoolUpdated
+from heliostat_routing.settings import PolicyName
+
+from heliostat_extproc.discovery.catalog import Catalog, Resolution, ServedModel
+from heliostat_extproc.discovery.snapshot import Snapshot
+from heliostat_extproc.driver import RouterDriver
+
+Publish = Callable[[Mapping[str, Sequence[str]]], None]
+"""Tells Envoy the addresses of each pool."""
+
+_log = structlog.get_logger(__name__)
+
+
+class PoolSync:
+    """The pools in force; `resolve` and `models` answer from the newest snapshot.
+
+    `policy` overrides the policy of every pool.
+    """
+
+    def __init__(
+        self, driver: RouterDriver, publish: Publish, *, policy: PolicyName | None = None
+    ) -> None:
+        self._driver = driver
+        self._publish = publish
+        self._policy = policy
+        self._catalog = Catalog({})
+        self._wanted: dict[str, PoolUpdated] = {}
+        self._told: dict[str, PoolUpdated] = {}
+        self._published: dict[str, frozenset[str]] | None = None
+        self._acked: frozenset[str] = frozenset()
+        self.problems: tuple[str, ...] = ()
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether a first snapshot has come."""
+        return self._published is not None
+
+    def resolve(self, name: str) -> Resolution | None:
+        """Find who serves the model of this name."""
+        return self._catalog.resolve(name)
+
+    def models(self) -> Sequence[ServedModel]:
+        """List every model name that can be asked for."""
+        return self._catalog.models()
+
+    def endpoints(self) -> frozenset[str]:
+        """Every endpoint that the core may pick or that still serves."""
+        picked = {e.address for update in self._told.values() for e in update.endpoints}
+        return self._driver.serving_endpoints() | picked
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Put a snapshot in force."""
+        self._note_problems(snapshot)
+        self._catalog = Catalog.of(snapshot.pools)
+        self._wanted = {}
+        for pool in snapshot.pools:
+            settings = pool.pool_settings()
+            if self._policy is not None:
+                settings = replace(settings, policy=self._policy)
+            self._wanted[pool.key] = PoolUpdated(pool.key, settings, pool.endpoint_settings())
+        self._tell_core()
+        self.sweep()
+        _log.info("pools", names=sorted(self._wanted), problems=len(self.problems))
+
+    def on_acked(self, addresses: frozenset[str]) -> None:
+        """Let the core pick from these addresses: Envoy knows them."""
+        self._acked = addresses
+        self._tell_core()
+
+    def sweep(self) -> None:
+        """Tell Envoy what it must know now: the pools in force and whatever is still in use."""
+        published = {
+            pool: frozenset(endpoint.address for endpoint in update.endpoints)
+            for pool, update in self._wanted.items()
+        }
+        before = self._published or {}
+        promised = self._driver.promised_endpoints() if before else frozenset()
+        open_pools = self._driver.open_pools() if before else frozenset()
+        for pool, addresses in before.items():
+            if pool in published:
+                published[pool] |= addresses & promised
+            elif pool in open_pools:
+                published[pool] = addresses
+        if published != self._published:
+            self._published = published
+            self._publish({pool: sorted(addresses) for pool, addresses in published.items()})
+
+    def _tell_core(self) -> None:
+        for pool in [pool for pool in self._told if pool not in self._wanted]:
+            del self._told[pool]
+            self._driver.submit(PoolRemoved(pool))
+        for pool, wanted in self._wanted.items():
+            known = tuple(e for e in wanted.endpoints if e.address in self._acked)
+            update = replace(wanted, endpoints=known)
+            if update != self._told.get(pool):
+                self._told[pool] = update
+                self._driver.submit(update)
+
+    def _note_problems(self, snapshot: Snapshot) -> None:
+        problems = tuple(str(problem) for problem in snapshot.problems)
+        for problem in problems:
+            if problem not in self.problems:
+                _log.error("manifest refused", problem=problem)
+        self.problems = problems

@@ -1,0 +1,201 @@
+"""The router process: all its parts, wired in one place.
+
+One event loop drives the core; Envoy comes over one Unix socket for requests, configuration and
+logs; people and Prometheus come over the admin port.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import structlog
+from aiohttp import web
+from heliostat_routing.events import Event
+from heliostat_routing.settings import PolicyName
+
+from heliostat_extproc.admin import AdminSources, start_admin
+from heliostat_extproc.discovery.folder import FolderDiscovery
+from heliostat_extproc.driver import Core, Recorder, RouterDriver
+from heliostat_extproc.envoy.access_log import AccessLogServer
+from heliostat_extproc.envoy.ads import AdsServer
+from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES, ExtProcServicer
+from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
+from heliostat_extproc.pool_sync import PoolSync
+from heliostat_extproc.scraper import Scraper, ScrapeSettings
+from heliostat_extproc.telemetry import Telemetry
+from heliostat_extproc.upb import HealthCheckResponse, HealthServicer, add_health_servicer
+
+HEALTH_SERVICES = ("", "liveness", "readiness", PROCESSOR_SERVICE)
+_SWEEP_SECONDS = 0.5
+_GRPC_OPTIONS = (
+    # The exchange has a limit of its own, and answers 413 where gRPC would cut the stream.
+    ("grpc.max_receive_message_length", -1),
+    # A second router on the same port must fail, not take half of the requests.
+    ("grpc.so_reuseport", 0),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class RouterStartError(RuntimeError):
+    """The router cannot listen where it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """How one router process runs."""
+
+    pools: Path
+    """The folder of manifests."""
+    socket: Path
+    """The Unix socket for Envoy."""
+    listen: str | None = None
+    """A TCP address for Envoy too, `host:port`."""
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 9090
+    """0 takes a free port."""
+    policy: PolicyName | None = None
+    """Overrides the policy of every pool."""
+    body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES
+    drain_seconds: float = 30.0
+    """How long held requests may wait for an endpoint once the router is told to stop."""
+    scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
+
+
+class RouterProcess:
+    """A running router; made by `run_router`."""
+
+    def __init__(
+        self, settings: RouterSettings, core: Core, recorder: Recorder | None = None
+    ) -> None:
+        self._settings = settings
+        self.telemetry = Telemetry(lambda: core.views(asyncio.get_running_loop().time()))
+        self.driver = RouterDriver(core, observer=self.telemetry, recorder=recorder)
+        self.ads = AdsServer(lambda addresses: self.pools.on_acked(addresses))
+        self.pools = PoolSync(self.driver, self.ads.publish, policy=settings.policy)
+        self.access_log = AccessLogServer(self._on_log_event)
+        self.ext_proc = ExtProcServicer(
+            self.driver, self.pools, self.telemetry, body_limit_bytes=settings.body_limit_bytes
+        )
+        self.scraper = Scraper(
+            self.driver,
+            self.telemetry,
+            endpoints=self.pools.endpoints,
+            busy=self.driver.serving_endpoints,
+            settings=settings.scrape,
+        )
+        self.telemetry.watch_envoy(self.ads, self.access_log)
+        self._health = HealthServicer()
+        self._server = grpc.aio.server(options=_GRPC_OPTIONS)
+        self._admin: web.AppRunner | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether Envoy should send requests."""
+        return self.pools.is_synced and not self._draining
+
+    @property
+    def admin_url(self) -> str:
+        """Where the admin interface listens."""
+        if self._admin is None:
+            raise RouterStartError("the router has not been started")
+        host, port = self._admin.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    async def start(self) -> None:
+        """Listen, then watch the pools. Raise `RouterStartError` where a port is taken."""
+        self._server.add_generic_rpc_handlers((self.ext_proc.handler(),))
+        self.ads.add_to(self._server)
+        self.access_log.add_to(self._server)
+        add_health_servicer(self._health, self._server)
+        self._settings.socket.parent.mkdir(parents=True, exist_ok=True)
+        addresses = [f"unix:{self._settings.socket}"]
+        if self._settings.listen is not None:
+            addresses.append(self._settings.listen)
+        try:
+            for address in addresses:
+                self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise RouterStartError(f"cannot listen on {address}: {error}") from error
+        await self._server.start()
+        await self._report_health()
+        self._admin = await self._start_admin()
+        for loop in (self._follow_pools(), self.scraper.run(), self._sweep()):
+            self._tasks.append(asyncio.create_task(loop))
+
+    async def run(self) -> None:
+        """Return only by raising the error of a part that must not fail."""
+        await asyncio.gather(*self._tasks)
+
+    async def drain(self) -> None:
+        """Report not ready, and give held requests their time to be dispatched."""
+        self._draining = True
+        await self._report_health()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds):
+                while self.driver.held_requests:  # noqa: ASYNC110 - polled only while stopping
+                    await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        """End every stream and close every port."""
+        self._draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.driver.close()
+        self.ext_proc.close()
+        await self._server.stop(grace=1.0)
+        if self._admin is not None:
+            await self._admin.cleanup()
+        self._settings.socket.unlink(missing_ok=True)
+
+    def _on_log_event(self, event: Event) -> None:
+        self.driver.submit(event)
+
+    async def _start_admin(self) -> web.AppRunner:
+        sources = AdminSources(
+            registry=self.telemetry.registry,
+            views=self.driver.views,
+            problems=lambda: list(self.pools.problems),
+            is_ready=lambda: self.is_ready,
+        )
+        host, port = self._settings.admin_host, self._settings.admin_port
+        try:
+            return await start_admin(sources, host, port)
+        except OSError as error:
+            await self._server.stop(grace=0)
+            raise RouterStartError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+    async def _follow_pools(self) -> None:
+        async for snapshot in FolderDiscovery(self._settings.pools).watch():
+            self.pools.apply(snapshot)
+            self.telemetry.on_manifests_read(len(snapshot.problems))
+            await self._report_health()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.pools.sweep()
+
+    async def _report_health(self) -> None:
+        for service in HEALTH_SERVICES:
+            serving = service in ("", "liveness") or self.is_ready
+            status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+            await self._health.set(service, status)
+
+
+@asynccontextmanager
+async def run_router(
+    settings: RouterSettings, core: Core, recorder: Recorder | None = None
+) -> AsyncIterator[RouterProcess]:
+    """Run a router within this context; on leaving it stops at once (`drain` before for more)."""
+    async with AsyncExitStack() as stack:
+        router = RouterProcess(settings, core, recorder)
+        stack.push_async_callback(router.stop)
+        await router.start()
+        yield router
