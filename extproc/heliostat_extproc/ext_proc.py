@@ -58,7 +58,7 @@ class ExtProcServicer:
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """Register the service without (de)serialisers: the exchange works on bytes."""
         process = grpc.stream_stream_rpc_method_handler(self.process)
         return grpc.method_handlers_generic_handler(PROCESSOR_SERVICE, {"Process": process})

@@ -10,7 +10,13 @@ from heliostat_routing.commands import Command, Dispatch, Enqueue
 from heliostat_routing.events import Event, RequestArrived
 from heliostat_routing.settings import EndpointPhase
 from heliostat_routing.views import BreakerState, EndpointView, PoolView
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -29,6 +35,7 @@ class Telemetry:
     """Counts what happens; observes the driver, the ext_proc service and the scraper."""
 
     def __init__(self, views: Callable[[], tuple[PoolView, ...]]) -> None:
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         self.registry.register(_ViewCollector(views))
         self._requests = self._counter("requests", "Requests by how they ended.", "pool", "code")
