@@ -20,7 +20,6 @@ from envoy.service.accesslog.v3.als_pb2_grpc import (
     add_AccessLogServiceServicer_to_server,
 )
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
@@ -30,6 +29,7 @@ from heliostat_routing.events import (
 )
 
 from heliostat_extproc.envoy import wire
+from heliostat_extproc.envoy.token_usage import NO_USAGE, TokenUsage, parse_token_usage
 
 _Context = grpc.aio.ServicerContext[StreamAccessLogsMessage, StreamAccessLogsResponse]
 _log = structlog.get_logger(__name__)
@@ -64,7 +64,7 @@ class AccessLogServer(AccessLogServiceServicer):  # type: ignore[misc]
 
     def _take(self, entry: HTTPAccessLogEntry) -> None:
         try:
-            ticket = parse_ticket(entry.common_properties)
+            ticket = parse_ticket(entry)
             if ticket is None:
                 self.unjoined_entries += 1
                 return
@@ -76,16 +76,17 @@ class AccessLogServer(AccessLogServiceServicer):  # type: ignore[misc]
                 _log.warning("malformed access log entry", reason=str(error))
 
 
-def parse_ticket(common: AccessLogCommon) -> int | None:
+def parse_ticket(entry: HTTPAccessLogEntry) -> int | None:
     """Read the ticket of an entry; None where the router set none."""
-    fields = _namespace(common, wire.ROUTER_NAMESPACE)
-    if fields is None or wire.TICKET_KEY not in fields.fields:
+    text = entry.request.request_headers.get(wire.TICKET_HEADER)
+    metadata = entry.common_properties.metadata.filter_metadata.get(wire.ROUTER_NAMESPACE)
+    if metadata and wire.TICKET_KEY in metadata.fields:
+        text = metadata.fields[wire.TICKET_KEY].string_value
+    if text is None:
         return None
-    value = fields.fields[wire.TICKET_KEY]
-    text = value.string_value if value.WhichOneof("kind") == "string_value" else value.number_value
     try:
         return int(text)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise MalformedEntryError(f"ticket {text!r}") from error
 
 
@@ -104,16 +105,16 @@ def parse_entry(entry: HTTPAccessLogEntry, ticket: int) -> Iterator[Event]:
 
 def _parse_measured(entry: HTTPAccessLogEntry, ticket: int) -> RequestMeasured:
     common = entry.common_properties
-    prompt_tokens, cached_tokens, output_tokens = _parse_usage(common)
+    usage = _parse_usage(common)
     return RequestMeasured(
         ticket=ticket,
         endpoint=_endpoint(common),
         outcome=parse_outcome(entry),
         ttft_seconds=_parse_ttft(entry),
         duration_seconds=_parse_duration(common),
-        prompt_tokens=prompt_tokens,
-        cached_tokens=cached_tokens,
-        output_tokens=output_tokens,
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens,
     )
 
 
@@ -167,26 +168,14 @@ def _parse_duration(common: AccessLogCommon) -> float | None:
     return _seconds(common.duration) - _seconds(common.time_to_first_upstream_tx_byte)
 
 
-def _parse_usage(common: AccessLogCommon) -> tuple[int | None, int | None, int | None]:
-    usage = _namespace(common, wire.USAGE_NAMESPACE)
-    if usage is None:
-        return None, None, None
-    details = usage.fields["input_token_details"].struct_value
-    return (
-        _count(usage, "input_tokens"),
-        _count(details, "cached_tokens"),
-        _count(usage, "output_tokens"),
-    )
-
-
-def _count(struct: Struct, key: str) -> int | None:
-    value = struct.fields.get(key)
-    return None if value is None else int(value.number_value)
-
-
-def _namespace(common: AccessLogCommon, name: str) -> Struct | None:
-    struct: Struct | None = common.metadata.filter_metadata.get(name)
-    return struct
+def _parse_usage(common: AccessLogCommon) -> TokenUsage:
+    packed = common.metadata.typed_filter_metadata.get(wire.USAGE_NAMESPACE)
+    if packed is None:
+        return NO_USAGE
+    try:
+        return parse_token_usage(packed.value)
+    except ValueError as error:
+        raise MalformedEntryError(f"token usage: {error}") from error
 
 
 def _required_endpoint(common: AccessLogCommon) -> str:

@@ -142,6 +142,8 @@ def _is_due(subscription: _Subscription, version: Version) -> bool:
     sent = subscription.sent
     if sent is None or sent.number != version.number:
         return True
+    if not subscription.names <= subscription.sent_names:
+        return True
     return len(sent.resources) != len(version.resources)
 
 

@@ -118,6 +118,9 @@ class BootstrapSettings:
     listen_address: str = "0.0.0.0"  # noqa: S104 - a gateway listens for everyone
     listen_port: int = 8080
     node_id: str = "heliostat"
+    body_limit_bytes: int = 32 * 1024 * 1024
+    """The largest request body; a larger one is answered 413. Conversations with images reach
+    tens of megabytes, and each request holds its body in memory until it is answered."""
     message_timeout_seconds: float = 1.0
     """How long the router may think about one message before the request goes on without it."""
     max_hold_seconds: float = 3600.0
@@ -236,6 +239,7 @@ def _listener(settings: BootstrapSettings) -> Listener:
         name="clients",
         address=Address(socket_address=address),
         filter_chains=[FilterChain(filters=[manager])],
+        per_connection_buffer_limit_bytes=settings.body_limit_bytes,
     )
 
 
@@ -311,7 +315,7 @@ def _token_usage() -> HttpFilter:
 def _router(settings: BootstrapSettings) -> HttpFilter:
     router = Router(
         suppress_envoy_headers=True,
-        upstream_log=[_grpc_log(wire.ATTEMPT_LOG, settings)],
+        upstream_log=[_grpc_log(wire.ATTEMPT_LOG, settings, request_headers=[wire.TICKET_HEADER])],
         upstream_log_options=RouterUpstreamAccessLogOptions(
             flush_upstream_log_on_upstream_stream=True
         ),
@@ -328,6 +332,7 @@ def _grpc_log(
     name: str,
     settings: BootstrapSettings,
     tags: list[CustomTag] | None = None,
+    request_headers: list[str] | None = None,
     response_headers: list[str] | None = None,
 ) -> AccessLog:
     config = HttpGrpcAccessLogConfig(
@@ -338,6 +343,7 @@ def _grpc_log(
             buffer_flush_interval=timedelta(seconds=settings.log_flush_seconds),
             custom_tags=tags or [],
         ),
+        additional_request_headers_to_log=request_headers or [],
         additional_response_headers_to_log=response_headers or [],
     )
     return AccessLog(name="envoy.access_loggers.http_grpc", typed_config=Any.pack(config))

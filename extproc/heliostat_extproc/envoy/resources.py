@@ -77,9 +77,6 @@ class ResourceSettings:
     keepalive_seconds: float = 4.0
     """Idle connections are closed after this. vLLM closes them after 5 s: Envoy must be first, or
     a request is sent into a closing connection and has to be retried elsewhere."""
-    body_limit_bytes: int = 32 * 1024 * 1024
-    """The largest request body; one more byte is answered 413. Conversations with images reach
-    tens of megabytes, and each request holds its body in memory until it is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +187,6 @@ def build_routes(pools: Sequence[str], settings: ResourceSettings) -> RouteConfi
                 domains=["*"],
                 routes=routes,
                 request_headers_to_remove=[wire.POOL_HEADER],
-                request_body_buffer_limit=settings.body_limit_bytes,
             )
         ],
     )

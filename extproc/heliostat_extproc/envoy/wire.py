@@ -9,7 +9,11 @@ ENDPOINT_KEY = "x-gateway-destination-endpoint"
 
 ROUTER_NAMESPACE = "heliostat"
 TICKET_KEY = "ticket"
-"""Dynamic metadata `heliostat` / this key: joins the access log to the request."""
+"""Dynamic metadata `heliostat` / this key: joins the end of a request to its pick."""
+
+TICKET_HEADER = "x-heliostat-ticket"
+"""Set by the router on the request: joins each attempt to its pick. It goes upstream, because the
+log of an attempt sees the request's headers but not its metadata (measured)."""
 
 USAGE_NAMESPACE = "heliostat.usage"
 """Dynamic metadata that Envoy writes with the token counts of an answer."""
