@@ -8,7 +8,8 @@ from pathlib import Path
 
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, EnvoyStartError, ProcessSettings
-from heliostat_extproc.process import RouterProcess, RouterStartError, run_router
+from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
+from heliostat_extproc.recorder import record_to
 from heliostat_routing.router import Router
 
 from heliostat_cli.router import (
@@ -38,30 +39,39 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
-    with tempfile.TemporaryDirectory(prefix="heliostat-") as directory:
-        socket = Path(directory) / "router.sock"
-
-        def bootstrap(admin_socket: Path) -> BootstrapSettings:
-            return BootstrapSettings(
-                router_socket=socket,
-                admin_socket=admin_socket,
-                listen_address=args.host,
-                listen_port=args.port,
-            )
-
-        process_settings = ProcessSettings(drain_seconds=args.drain_seconds)
-        async with run_router(router_settings(args, socket), Router()) as router:
+    with (
+        tempfile.TemporaryDirectory(prefix="heliostat-") as directory,
+        record_to(args.record) as recorder,
+    ):
+        settings = router_settings(args, Path(directory) / "router.sock")
+        async with run_router(settings, Router(), recorder) as router:
             try:
-                async with EnvoyProcess(bootstrap, process_settings) as envoy:
-                    async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
-                        await envoy.wait_until_ready()
-                    _announce(args, router)
-                    await wait_for_stop(router, stop)
-                    await asyncio.gather(envoy.drain(), router.drain())
+                await _serve_with_envoy(args, settings, router, stop)
             except EnvoyStartError as error:
                 raise RouterStartError(str(error)) from error
-            except TimeoutError as error:
-                raise RouterStartError("Envoy did not become ready in time") from error
+
+
+async def _serve_with_envoy(
+    args: argparse.Namespace, settings: RouterSettings, router: RouterProcess, stop: asyncio.Event
+) -> None:
+    def bootstrap(admin_socket: Path) -> BootstrapSettings:
+        return BootstrapSettings(
+            router_socket=settings.socket,
+            admin_socket=admin_socket,
+            listen_address=args.host,
+            listen_port=args.port,
+        )
+
+    process_settings = ProcessSettings(drain_seconds=args.drain_seconds)
+    async with EnvoyProcess(bootstrap, process_settings) as envoy:
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
+                await envoy.wait_until_ready()
+        except TimeoutError as error:
+            raise RouterStartError("Envoy did not become ready in time") from error
+        _announce(args, router)
+        await wait_for_stop(router, stop)
+        await asyncio.gather(envoy.drain(), router.drain())
 
 
 def _announce(args: argparse.Namespace, router: RouterProcess) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
+from heliostat_extproc.driver import Recorder
 from heliostat_extproc.logs import LogFormat, configure_logs
 from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
+from heliostat_extproc.recorder import record_to
 from heliostat_routing.router import Router
 from heliostat_routing.settings import PolicyName
 
@@ -45,6 +47,9 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="port on loopback for /metrics, /pools, /healthz, /readyz; 0 takes a free one"
         " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="log every event and command, for replay"
     )
     parser.add_argument(
         "--drain-seconds",
@@ -116,8 +121,15 @@ def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
 
 async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
     settings = router_settings(args, args.socket)
-    async with run_router(settings, Router()) as router:
-        print(f"Router on {args.socket}, admin on {router.admin_url}", flush=True)
+    with record_to(args.record) as recorder:
+        await _run_router(settings, recorder, stop)
+
+
+async def _run_router(
+    settings: RouterSettings, recorder: Recorder | None, stop: asyncio.Event
+) -> None:
+    async with run_router(settings, Router(), recorder) as router:
+        print(f"Router on {settings.socket}, admin on {router.admin_url}", flush=True)
         await wait_for_stop(router, stop)
         await router.drain()
 
