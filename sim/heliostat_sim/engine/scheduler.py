@@ -1,0 +1,334 @@
+"""The engine: admits, batches, advances and preempts requests, step by step or in leaps.
+
+A step's batch is fixed at its start: one token for every decoding request, then prompt chunks of
+running requests, then waiting requests first come first served, all within the token budget.
+Steps that only decode form a run whose times have a closed form, so `advance` may cross thousands
+of them at the price of one.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from heliostat_sim.engine.block_pool import BlockPool
+from heliostat_sim.engine.decode_group import DecodeGroup
+from heliostat_sim.engine.errors import EngineOverloadedError, RequestTooLongError
+from heliostat_sim.engine.events import EngineEvent, Finished, FirstToken, Preempted
+from heliostat_sim.engine.profiles import EngineProfile
+from heliostat_sim.engine.request import EngineRequest, Sequence
+from heliostat_sim.engine.run import Run
+
+
+@dataclass(slots=True)
+class EngineTotals:
+    """Cumulative counts since the engine's start."""
+
+    prefix_queried_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+    aborted_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMetrics:
+    """The engine's state at one instant."""
+
+    running_requests: int
+    waiting_requests: int
+    kv_cache_utilization: float
+    totals: EngineTotals
+
+
+class Engine:
+    """One engine. Instants passed in must never decrease; any origin will do (seconds)."""
+
+    def __init__(self, profile: EngineProfile) -> None:
+        self.profile = profile
+        self.pool = BlockPool(profile.kv_blocks)
+        self._decoding = DecodeGroup(profile.block_tokens)
+        self._running: dict[int, Sequence] = {}
+        self._waiting: OrderedDict[int, Sequence] = OrderedDict()
+        self._chunks: list[tuple[Sequence, int]] = []
+        self._prefilling: dict[int, Sequence] = {}
+        self._run: Run | None = None
+        self._events: list[EngineEvent] = []
+        self._totals = EngineTotals()
+        self._refused_at_version: int | None = None
+
+    def submit(self, request: EngineRequest, now: float) -> None:
+        """Queue a request; it may start at once.
+
+        Raises EngineOverloadedError and RequestTooLongError, both without effect.
+        """
+        limit = self.profile.max_unfinished_requests
+        if limit is not None and len(self._running) + len(self._waiting) >= limit:
+            raise EngineOverloadedError(f"{limit} requests are unfinished already")
+        kept_tokens = request.prompt_tokens + request.output_tokens - 1
+        if self._blocks(kept_tokens) > self.pool.capacity_blocks:
+            raise RequestTooLongError(
+                f"{kept_tokens} tokens exceed the KV cache of {self.profile.kv_tokens}"
+            )
+        self._synchronize(now)
+        self._waiting[request.id] = Sequence(request, arrived_at=now)
+        if self._run is None:
+            self._begin_step(now)
+        else:
+            self._run.cut()
+
+    def abort(self, request_id: int, now: float) -> bool:
+        """Forget a request and free its blocks; False if it has finished or never was."""
+        self._synchronize(now)
+        sequence = self._waiting.pop(request_id, None)
+        if sequence is not None:
+            self._refused_at_version = None
+        else:
+            sequence = self._running.get(request_id)
+            if sequence is None:
+                return False
+            self._leave(sequence, in_step=True)
+            if self._run is not None:
+                self._run.cut()
+        self._totals.aborted_requests += 1
+        return True
+
+    def advance(self, now: float) -> list[EngineEvent]:
+        """Run every step that ends by `now`; return all that happened since the last call."""
+        self._synchronize(now)
+        events, self._events = self._events, []
+        return events
+
+    def next_event_at(self) -> float | None:
+        """Return when something may happen that `advance` reports; None while idle."""
+        return None if self._run is None else self._run.end_of(self._run.steps)
+
+    def next_step_at(self) -> float | None:
+        """Return when the step in progress ends, and new tokens exist; None while idle."""
+        return None if self._run is None else self._run.end_of(self._run.done + 1)
+
+    def output_tokens(self, request_id: int) -> int:
+        """Output tokens of an unfinished request as of the last advance. Raises KeyError."""
+        sequence = self._running.get(request_id) or self._waiting[request_id]
+        return self._decoding.output_tokens(sequence)
+
+    def metrics(self) -> EngineMetrics:
+        """Return the state as of the last advance."""
+        pool = self.pool
+        used = pool.capacity_blocks - pool.available_blocks
+        return EngineMetrics(
+            running_requests=len(self._running),
+            waiting_requests=len(self._waiting),
+            kv_cache_utilization=used / pool.capacity_blocks,
+            totals=replace(self._totals),
+        )
+
+    def _synchronize(self, now: float) -> None:
+        while (run := self._run) is not None:
+            steps = run.completed_by(now) - run.done
+            if not steps:
+                return
+            self._complete_steps(run, steps)
+            if run.done < run.steps:
+                return
+            ended_at = run.end_of(run.done)
+            self._finish_chunks(ended_at)
+            for sequence in self._decoding.pop_finished():
+                self._finish(sequence, ended_at)
+            self._begin_step(ended_at)
+
+    def _complete_steps(self, run: Run, steps: int) -> None:
+        """Account for steps that have ended, and for the blocks of those that they led to."""
+        decoding = self._decoding
+        first = decoding.steps + 1
+        decoding.advance(steps)
+        self._totals.generated_tokens += decoding.members * steps
+        run.done += steps
+        begun = steps if run.done < run.steps else steps - 1
+        self.pool.take(decoding.blocks_for(first, begun))
+
+    def _begin_step(self, now: float) -> None:
+        """Form the next batch; leave the engine idle if there is none."""
+        decoding = self._decoding
+        preempted = self._make_room(now)
+        self.pool.take(decoding.blocks_for(decoding.steps, 1))
+        budget = self.profile.max_step_tokens - decoding.members
+        for sequence in self._prefilling.values():
+            budget -= self._schedule_chunk(sequence, budget)
+        if not preempted:
+            self._admit(budget, now)
+        prefill_tokens = sum(tokens for _, tokens in self._chunks)
+        if not prefill_tokens and not decoding.members:
+            self._run = None
+            return
+        steps = 1 if prefill_tokens else self._uniform_steps()
+        growth = self.profile.context_seconds_per_token * decoding.members
+        self._run = Run(
+            started_at=now,
+            steps=steps,
+            first_seconds=self.profile.step_seconds(
+                prefill_tokens, decoding.members, decoding.context_tokens
+            ),
+            growth_seconds=growth / self.profile.speed_ratio,
+        )
+
+    def _uniform_steps(self) -> int:
+        """Count the steps that surely change nothing but positions: no finish, no preemption."""
+        members = self._decoding.members
+        cycles = self.pool.available_blocks // members
+        return min(self._decoding.steps_to_next_finish(), 1 + cycles * self.profile.block_tokens)
+
+    def _make_room(self, now: float) -> bool:
+        """Preempt the latest admitted until every decoding request can have its next token."""
+        decoding = self._decoding
+        preempted = False
+        while decoding.blocks_for(decoding.steps, 1) > self.pool.available_blocks:
+            sequence = next(reversed(self._running.values()))
+            self._leave(sequence, in_step=False)
+            sequence.computed_tokens = 0
+            self._waiting[sequence.request.id] = sequence
+            self._waiting.move_to_end(sequence.request.id, last=False)
+            self._totals.preemptions += 1
+            self._events.append(Preempted(sequence.request.id, now))
+            preempted = True
+        return preempted
+
+    def _schedule_chunk(self, sequence: Sequence, budget_tokens: int) -> int:
+        """Put as much of the prompt into the step as the budget allows; return the tokens."""
+        tokens = min(budget_tokens, sequence.target_tokens - sequence.computed_tokens)
+        if tokens <= 0:
+            return 0
+        self._chunks.append((sequence, tokens))
+        hashes = sequence.request.block_hashes
+        filled = (sequence.computed_tokens + tokens) // self.profile.block_tokens
+        for index in range(sequence.registered_blocks, filled):
+            if self.pool.register(block_hash := hashes[index]):
+                sequence.held_hashes.append(block_hash)
+        sequence.registered_blocks = filled
+        return tokens
+
+    def _admit(self, budget_tokens: int, now: float) -> None:
+        """Move waiting requests into the batch while budget, places and blocks last."""
+        while (
+            self._waiting
+            and budget_tokens > 0
+            and len(self._running) < self.profile.max_running_requests
+        ):
+            sequence = next(iter(self._waiting.values()))
+            if not self._allocate(sequence):
+                return
+            self._waiting.popitem(last=False)
+            self._running[sequence.request.id] = sequence
+            self._prefilling[sequence.request.id] = sequence
+            if sequence.admitted_at is None:
+                self._count_admission(sequence, now)
+            budget_tokens -= self._schedule_chunk(sequence, budget_tokens)
+
+    def _allocate(self, sequence: Sequence) -> bool:
+        """Give a waiting request the blocks of its whole prompt, cached ones first, if it fits."""
+        pool = self.pool
+        if self._refused_at_version == pool.version:
+            return False
+        cached = self._match_prefix(sequence)
+        needed = self._blocks(sequence.target_tokens) - len(cached)
+        if needed > pool.available_blocks - sum(map(pool.is_idle, cached)):
+            self._refused_at_version = pool.version
+            return False
+        self._refused_at_version = None
+        for block_hash in cached:
+            pool.hold(block_hash)
+        pool.take(needed)
+        sequence.held_hashes = cached
+        sequence.registered_blocks = len(cached)
+        sequence.computed_tokens = len(cached) * self.profile.block_tokens
+        return True
+
+    def _match_prefix(self, sequence: Sequence) -> list[int]:
+        """Return the longest cached chain; at least one token is always left to compute."""
+        hashes = sequence.request.block_hashes
+        matched: list[int] = []
+        for index in range((sequence.target_tokens - 1) // self.profile.block_tokens):
+            block_hash = hashes[index]
+            if block_hash not in self.pool:
+                break
+            matched.append(block_hash)
+        return matched
+
+    def _count_admission(self, sequence: Sequence, now: float) -> None:
+        sequence.admitted_at = now
+        sequence.cached_tokens = sequence.computed_tokens
+        self._totals.prefix_queried_tokens += sequence.request.prompt_tokens
+        self._totals.prefix_hit_tokens += sequence.cached_tokens
+
+    def _finish_chunks(self, now: float) -> None:
+        """Advance the prompts of the step that ended; whole ones yield a token and decode on."""
+        chunks, self._chunks = self._chunks, []
+        for sequence, tokens in chunks:
+            if sequence.request.id not in self._prefilling:
+                continue
+            sequence.computed_tokens += tokens
+            if sequence.computed_tokens < sequence.target_tokens:
+                continue
+            del self._prefilling[sequence.request.id]
+            sequence.output_tokens += 1
+            self._totals.generated_tokens += 1
+            if sequence.first_token_at is None:
+                sequence.first_token_at = now
+                self._totals.prompt_tokens += sequence.request.prompt_tokens
+                self._totals.cached_prompt_tokens += sequence.cached_tokens
+                self._events.append(FirstToken(sequence.request.id, now, sequence.cached_tokens))
+            if sequence.output_tokens == sequence.request.output_tokens:
+                self._finish(sequence, now)
+            else:
+                self._decoding.join(sequence)
+
+    def _finish(self, sequence: Sequence, now: float) -> None:
+        self._leave(sequence, in_step=False)
+        request = sequence.request
+        arrived_at = sequence.arrived_at
+        self._events.append(
+            Finished(
+                request_id=request.id,
+                at=now,
+                reason=request.finish_reason,
+                prompt_tokens=request.prompt_tokens,
+                output_tokens=sequence.output_tokens,
+                cached_tokens=sequence.cached_tokens,
+                arrived_at=arrived_at,
+                admitted_at=arrived_at if sequence.admitted_at is None else sequence.admitted_at,
+                first_token_at=now if sequence.first_token_at is None else sequence.first_token_at,
+            )
+        )
+
+    def _leave(self, sequence: Sequence, *, in_step: bool) -> None:
+        """Take a request out of the batch; its filled blocks stay cached, its tail goes first.
+
+        in_step: a step is in progress, so a decoding request has room for that step's token.
+        """
+        request_id = sequence.request.id
+        del self._running[request_id]
+        if sequence.joined_step is None:
+            blocks = self._blocks(sequence.target_tokens)
+            if self._prefilling.pop(request_id, None) is None:
+                blocks = self._blocks(sequence.computed_tokens)
+        else:
+            self._decoding.leave(sequence)
+            blocks = self._blocks(sequence.computed_tokens + in_step)
+        self._free(sequence, blocks)
+
+    def _free(self, sequence: Sequence, blocks: int) -> None:
+        pool = self.pool
+        anonymous = blocks - len(sequence.held_hashes)
+        filled = sequence.computed_tokens // self.profile.block_tokens
+        hashes = sequence.request.block_hashes
+        new_hashes = [hashes[index] for index in range(sequence.registered_blocks, filled)]
+        for block_hash in reversed(new_hashes):
+            anonymous -= pool.retire(block_hash)
+        pool.free_anonymous(anonymous)
+        for block_hash in reversed(sequence.held_hashes):
+            pool.release(block_hash)
+        sequence.held_hashes = []
+        sequence.registered_blocks = 0
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self.profile.block_tokens)

@@ -1,0 +1,227 @@
+"""The HTTP paths of one stand-in."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from heliostat_sim.engine import Engine, EngineOverloadedError
+from heliostat_sim.standin.answers import StreamedAnswer, WholeAnswer
+from heliostat_sim.standin.chunks import DONE, AnswerShape, error_event
+from heliostat_sim.standin.errors import ApiError, overloaded
+from heliostat_sim.standin.exposition import EngineExposition
+from heliostat_sim.standin.faults import Fault, FaultKind
+from heliostat_sim.standin.live_engine import LiveEngine
+from heliostat_sim.standin.loop_lag import LoopLagProbe
+from heliostat_sim.standin.options import EngineOptions
+from heliostat_sim.standin.requests import (
+    ChatBody,
+    CompletionBody,
+    GenerationPlan,
+    TokenizeBody,
+    check_model,
+    parse_body,
+    plan_generation,
+)
+from heliostat_sim.standin.tokens import ids_of_tokens
+
+MAX_BODY_BYTES = 64 << 20
+_JSON = "application/json"
+_EVENT_STREAM = "text/event-stream; charset=utf-8"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class StandIn:
+    """vLLM's HTTP interface over one engine model."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        lag: LoopLagProbe,
+        on_fault: Callable[[Fault], Awaitable[None]],
+    ) -> None:
+        self.fault = Fault()
+        self._on_fault = on_fault
+        self._model = options.model
+        self._limit_tokens = options.model_limit_tokens()
+        self._created = int(time.time())
+        profile = options.engine_profile()
+        self._block_tokens = profile.block_tokens
+        self._exposition = EngineExposition(options.model, profile, lag)
+        self._live = LiveEngine(Engine(profile), self._exposition)
+        self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_error_bodies])
+        self.app.add_routes(
+            [
+                web.post("/v1/chat/completions", self._on_chat),
+                web.post("/v1/completions", self._on_completion),
+                web.post("/tokenize", self._on_tokenize),
+                web.get("/v1/models", self._on_models),
+                web.get("/health", self._on_health),
+                web.get("/metrics", self._on_metrics),
+                web.post("/reset_prefix_cache", self._on_reset_prefix_cache),
+                web.post("/standin/fault", self._on_set_fault),
+            ]
+        )
+        self.app.on_cleanup.append(self._on_cleanup)
+
+    async def _on_chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, ChatBody)
+
+    async def _on_completion(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, CompletionBody)
+
+    async def _generate(
+        self, request: web.Request, body_type: type[ChatBody] | type[CompletionBody]
+    ) -> web.StreamResponse:
+        data = await request.read()
+        fault = self._strike()
+        if (failure := await _fail(request, fault)) is not None:
+            return failure
+        body = parse_body(data, body_type)
+        plan = plan_generation(body, self._model, self._limit_tokens, self._block_tokens)
+        chat = body_type is ChatBody
+        name = request.headers.get("X-Request-Id") or uuid.uuid4().hex
+        kind = "chatcmpl" if chat else "cmpl"
+        shape = AnswerShape(f"{kind}-{name}", int(time.time()), self._model, chat)
+        if not body.stream:
+            return await self._answer_whole(plan, shape)
+        usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        return await self._answer_stream(
+            request, plan, shape, include_usage=usage, cut=fault is FaultKind.CUT_STREAM
+        )
+
+    async def _answer_whole(self, plan: GenerationPlan, shape: AnswerShape) -> web.Response:
+        answer = WholeAnswer(plan.blocks)
+        try:
+            request_id = self._live.start(plan, answer)
+        except EngineOverloadedError as error:
+            self._exposition.rejected_requests += 1
+            raise overloaded() from error
+        try:
+            event = await answer.finished
+        finally:
+            self._live.abort(request_id)
+        return web.Response(body=answer.body(shape, event), content_type=_JSON)
+
+    async def _answer_stream(
+        self,
+        request: web.Request,
+        plan: GenerationPlan,
+        shape: AnswerShape,
+        *,
+        include_usage: bool,
+        cut: bool,
+    ) -> web.StreamResponse:
+        response = await _open_stream(request)
+        answer = StreamedAnswer(
+            plan.blocks, shape, _transport(request), include_usage=include_usage, cut=cut
+        )
+        try:
+            request_id = self._live.start(plan, answer)
+        except EngineOverloadedError:
+            self._exposition.rejected_requests += 1
+            await response.write(error_event(overloaded().body) + DONE)
+            return response
+        try:
+            await answer.finished
+        finally:
+            self._live.abort(request_id)
+        await response.write_eof()
+        return response
+
+    async def _on_tokenize(self, request: web.Request) -> web.Response:
+        body = parse_body(await request.read(), TokenizeBody)
+        check_model(body.model, self._model)
+        ids = ids_of_tokens(body.tokens())
+        limit = self._limit_tokens
+        return _json({"count": len(ids), "max_model_len": limit, "tokens": ids, "token_strs": None})
+
+    async def _on_models(self, request: web.Request) -> web.Response:
+        card = {
+            "id": self._model,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "vllm",
+            "root": self._model,
+            "parent": None,
+            "max_model_len": self._limit_tokens,
+        }
+        return _json({"object": "list", "data": [card]})
+
+    async def _on_health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _on_metrics(self, request: web.Request) -> web.Response:
+        page = self._live.render_metrics().encode()
+        return web.Response(
+            body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def _on_reset_prefix_cache(self, request: web.Request) -> web.Response:
+        self._live.reset_prefix_cache()
+        return web.Response()
+
+    async def _on_set_fault(self, request: web.Request) -> web.Response:
+        await self._on_fault(parse_body(await request.read(), Fault))
+        return web.Response()
+
+    async def _on_cleanup(self, app: web.Application) -> None:
+        self._live.close()
+
+    def _strike(self) -> FaultKind:
+        """Return what goes wrong with this request."""
+        fault = self.fault
+        if fault.requests is not None:
+            left = fault.requests - 1
+            self.fault = msgspec.structs.replace(fault, requests=left) if left > 0 else Fault()
+        return fault.kind
+
+
+async def _fail(request: web.Request, kind: FaultKind) -> web.StreamResponse | None:
+    """Answer wrongly or not at all; None if the fault is none or strikes later."""
+    match kind:
+        case FaultKind.REFUSE | FaultKind.RESET_BEFORE_HEADERS:
+            _transport(request).abort()
+            return web.Response()
+        case FaultKind.ERROR_500:
+            raise ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "EngineCore encountered an issue.")
+        case FaultKind.STALL:
+            await asyncio.Event().wait()
+        case FaultKind.EMPTY_STREAM:
+            return await _open_stream(request)
+    return None
+
+
+async def _open_stream(request: web.Request) -> web.StreamResponse:
+    """Send the headers of a stream at once, before there is any token."""
+    response = web.StreamResponse(headers={"Content-Type": _EVENT_STREAM})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    return response
+
+
+def _transport(request: web.Request) -> asyncio.WriteTransport:
+    if request.transport is None:
+        raise ConnectionResetError("the client has gone")
+    return request.transport
+
+
+def _json(body: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type=_JSON)
+
+
+@web.middleware
+async def _error_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give every error vLLM's body."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return web.Response(status=error.status, body=error.body, content_type=_JSON)
+    except web.HTTPException as error:
+        body = ApiError(HTTPStatus(error.status), error.reason).body
+        return web.Response(status=error.status, body=body, content_type=_JSON)

@@ -1,0 +1,55 @@
+"""Errors of the stand-in, with the bodies that vLLM gives them."""
+
+from http import HTTPStatus
+
+import msgspec
+
+OVERLOADED_MESSAGE = (
+    "The engine is currently busy and cannot accept new requests. "
+    "Please try again later or on a different instance."
+)
+
+
+class ApiError(Exception):
+    """An answer other than 200: its status and vLLM's error body."""
+
+    def __init__(
+        self, status: HTTPStatus, message: str, *, kind: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = msgspec.json.encode(
+            {
+                "error": {
+                    "message": message,
+                    "type": kind or status.phrase,
+                    "param": param,
+                    "code": status.value,
+                }
+            }
+        )
+
+
+def invalid_request(message: str, param: str | None = None) -> ApiError:
+    """Return the 400 of a request that was understood but cannot be served."""
+    return ApiError(HTTPStatus.BAD_REQUEST, message, kind="BadRequestError", param=param)
+
+
+def unreadable_request(message: str) -> ApiError:
+    """Return the 400 of a body that is not JSON or has members of the wrong type."""
+    return ApiError(HTTPStatus.BAD_REQUEST, message)
+
+
+def unknown_model(model: str, served: str) -> ApiError:
+    """Return the 404 of a model that is not served here."""
+    return ApiError(
+        HTTPStatus.NOT_FOUND,
+        f"The model `{model}` does not exist. Valid aliases: {served}.",
+        kind="NotFoundError",
+        param="model",
+    )
+
+
+def overloaded() -> ApiError:
+    """Return the 503 of a full queue."""
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, OVERLOADED_MESSAGE)
