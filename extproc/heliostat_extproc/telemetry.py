@@ -35,7 +35,7 @@ class Telemetry:
     """Counts what happens; observes the driver, the ext_proc service and the scraper."""
 
     def __init__(self, views: Callable[[], tuple[PoolView, ...]]) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.registry.register(_ViewCollector(views))
         self._requests = self._counter("requests", "Requests by how they ended.", "pool", "code")
