@@ -1,0 +1,53 @@
+"""Endpoint addresses as manifests write them: `10.0.0.7:8000`, `[fd00::7]:8000`, port optional."""
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+_ADDRESS = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<ipv4>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
+_MAX_PORT = 65535
+
+
+class AddressError(ValueError):
+    """The text is not an endpoint address."""
+
+
+class Address(NamedTuple):
+    """A model server's IP address and port."""
+
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        """Write the address in its one canonical form: equal addresses give equal text."""
+        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+def parse_address(text: str, default_port: int) -> Address:
+    """Read `ip` or `ip:port`, IPv6 in brackets; AddressError says what is wrong."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise AddressError(
+            f'"{text}" is not an address; write "10.0.0.7:8000" or "[fd00::7]:8000"'
+            " (IP addresses only, host names are not resolved)"
+        )
+    port = int(match["port"]) if match["port"] is not None else default_port
+    if not 1 <= port <= _MAX_PORT:
+        raise AddressError(f'port {port} in "{text}" is out of range; allowed: 1 to {_MAX_PORT}')
+    return Address(_parse_ip(match, text), port)
+
+
+def _parse_ip(match: re.Match[str], text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+    try:
+        if match["ipv6"] is not None:
+            ip = ipaddress.IPv6Address(match["ipv6"])
+        else:
+            ip = ipaddress.IPv4Address(match["ipv4"])
+    except ValueError as error:
+        raise AddressError(f'"{text}" holds no valid IP address: {error}') from error
+    if ip.is_unspecified or ip.is_multicast:
+        raise AddressError(f'"{text}" is not the address of one server')
+    return ip

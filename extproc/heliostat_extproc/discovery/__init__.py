@@ -1,0 +1,1 @@
+"""Discovery: which pools there are, wherever their manifests live."""
