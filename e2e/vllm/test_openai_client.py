@@ -184,18 +184,22 @@ def test_a_conversation_stays_where_it_is_cached(client: OpenAI, replicas: list[
 def test_conversations_at_once_use_both_replicas_and_their_caches(
     client: OpenAI, replicas: list[Server]
 ) -> None:
-    """Under concurrency both replicas work, and what they count as cached is what clients see."""
+    """Both replicas work, most turns find what is cached, and the engines count the same tokens.
+
+    A turn may leave a crowded replica, so not every one has to find its conversation.
+    """
     before, cached_before = finished(replicas), [r.metric(CACHED_TOKENS) for r in replicas]
 
     def run(seed: int) -> list[int]:
         conversation = Conversation(client, seed)
-        return [conversation.turn() for _ in range(3)]
+        return [conversation.turn() for _ in range(4)]
 
-    with ThreadPoolExecutor(6) as pool:
-        cached = list(pool.map(run, range(21, 27)))
-    wait_for(lambda: sum(finished(replicas)) == sum(before) + 18, "requests are missing")
+    with ThreadPoolExecutor(4) as pool:
+        cached = list(pool.map(run, range(21, 25)))
+    wait_for(lambda: sum(finished(replicas)) == sum(before) + 16, "requests are missing")
     assert all(a > b for a, b in zip(finished(replicas), before, strict=True))
-    assert all(tokens >= BLOCK_TOKENS for turns in cached for tokens in turns[1:])
+    later_turns = [tokens for turns in cached for tokens in turns[1:]]
+    assert sum(tokens >= BLOCK_TOKENS for tokens in later_turns) > len(later_turns) / 2
     cached_after = [r.metric(CACHED_TOKENS) for r in replicas]
     assert sum(cached_after) - sum(cached_before) == sum(map(sum, cached))
 
