@@ -1,0 +1,49 @@
+"""Errors for clients: every reason has a status, an OpenAI-shaped body and its own code."""
+
+import json
+
+import pytest
+from heliostat_extproc.errors import Reason, answer_for_core, error_answer
+from heliostat_extproc.ext_proc_wire import error_response
+from heliostat_extproc.upb import ProcessingResponse
+from heliostat_routing.commands import EvictReason, RejectReason
+
+STATUSES = {
+    Reason.MALFORMED_REQUEST: 400,
+    Reason.UNKNOWN_MODEL: 404,
+    Reason.UNKNOWN_PATH: 404,
+    Reason.METHOD_NOT_ALLOWED: 405,
+    Reason.REQUEST_TOO_LARGE: 413,
+    Reason.QUEUE_FULL: 429,
+    Reason.NO_ENDPOINTS: 503,
+    Reason.DEADLINE_PASSED: 503,
+    Reason.SHUTTING_DOWN: 503,
+}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_each_reason_has_its_status_body_and_headers(reason: Reason) -> None:
+    """A client can act on status, code, header and, where it may try again, Retry-After."""
+    answer = error_answer(reason, "detail")
+    response = ProcessingResponse.FromString(error_response(answer)).immediate_response
+    headers = {o.header.key: o.header.raw_value.decode() for o in response.headers.set_headers}
+    error = json.loads(response.body)["error"]
+    assert response.status.code == answer.status == STATUSES[reason]
+    assert error["code"] == headers["x-heliostat-reason"] == reason.value
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "detail" in error["message"]
+    assert headers["content-type"] == "application/json"
+    assert ("retry-after" in headers) == (answer.status in (429, 503))
+
+
+@pytest.mark.parametrize("reason", [*RejectReason, *EvictReason])
+def test_each_refusal_of_the_core_has_an_answer(reason: RejectReason | EvictReason) -> None:
+    """The core cannot refuse a request in a way that a client would not understand."""
+    assert answer_for_core(reason, 2.2).status in (404, 429, 503)
+
+
+def test_retry_after_is_whole_seconds_and_at_least_one() -> None:
+    """Retry-After is rounded up."""
+    assert answer_for_core(RejectReason.QUEUE_FULL, 2.2).retry_after_seconds == 3
+    assert answer_for_core(RejectReason.QUEUE_FULL, 0.0).retry_after_seconds == 1
+    assert answer_for_core(RejectReason.UNKNOWN_POOL, 5.0).retry_after_seconds is None

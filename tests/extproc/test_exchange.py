@@ -1,0 +1,252 @@
+"""The conversation with Envoy: every message sequence gets a fitting answer or a protocol error."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from heliostat_extproc.discovery.catalog import Resolution, ServedModel
+from heliostat_extproc.driver import FallOpen, ShutDown, Verdict
+from heliostat_extproc.errors import Reason
+from heliostat_extproc.exchange import Exchange, Outcome, Phase, ProtocolError, Question
+from heliostat_extproc.upb import ProcessingMode, ProcessingRequest, ProcessingResponse
+from heliostat_routing.commands import (
+    Dispatch,
+    Enqueue,
+    Evict,
+    EvictReason,
+    Reject,
+    RejectReason,
+)
+from heliostat_routing.explanation import Explanation
+from hypothesis import given
+from hypothesis import strategies as st
+
+WHY = Explanation(policy="p", rule="r", winner=None, eligible=1)
+LIMIT_BYTES = 1000
+DISPATCH = Dispatch(7, ("10.0.0.1:8000", "10.0.0.2:8000"), WHY)
+
+
+@dataclass(frozen=True)
+class FakeDirectory:
+    """Serves `m`, its alias `alias`, and the adapter `lora`."""
+
+    def resolve(self, name: str) -> Resolution | None:
+        known = {"m": None, "alias": None, "lora": "lora"}
+        return Resolution("pool", "m", known[name]) if name in known else None
+
+    def models(self) -> tuple[ServedModel, ...]:
+        return (ServedModel("m", "m", None, "pool"), ServedModel("lora", "lora", "m", "pool"))
+
+
+def headers(
+    path: str = "/v1/chat/completions",
+    method: str = "POST",
+    *,
+    end: bool = False,
+    mode: int = ProcessingMode.BUFFERED,
+    **more: str,
+) -> bytes:
+    message = ProcessingRequest()
+    message.request_headers.end_of_stream = end
+    message.protocol_config.request_body_mode = mode
+    for key, value in {":path": path, ":method": method, **more}.items():
+        message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+    return bytes(message.SerializeToString())
+
+
+def body(content: bytes) -> bytes:
+    message = ProcessingRequest()
+    message.request_body.body = content
+    message.request_body.end_of_stream = True
+    return bytes(message.SerializeToString())
+
+
+def other(kind: str) -> bytes:
+    message = ProcessingRequest()
+    getattr(message, kind).SetInParent()
+    return bytes(message.SerializeToString())
+
+
+def exchange() -> Exchange:
+    return Exchange(7, FakeDirectory(), LIMIT_BYTES)
+
+
+def decode(answer: bytes | Question) -> Any:
+    assert isinstance(answer, bytes)
+    return ProcessingResponse.FromString(answer)
+
+
+def error_code(answer: bytes | Question) -> str:
+    return str(json.loads(decode(answer).immediate_response.body)["error"]["code"])
+
+
+def asked(content: bytes = b'{"model":"m","messages":["hello"]}') -> tuple[Exchange, Question]:
+    machine = exchange()
+    assert decode(machine.receive(headers())).WhichOneof("response") == "request_headers"
+    question = machine.receive(body(content))
+    assert isinstance(question, Question)
+    return machine, question
+
+
+def test_a_dispatch_names_pool_endpoints_and_ticket() -> None:
+    """Envoy gets the route's header, the endpoints in order, and what joins its log to us."""
+    machine, question = asked()
+    assert (question.arrival.pool, question.arrival.ticket) == ("pool", 7)
+    response = decode(machine.answer(DISPATCH, 0.0))
+    common = response.request_body.response
+    set_headers = {o.header.key: o.header.raw_value for o in common.header_mutation.set_headers}
+    assert common.clear_route_cache
+    assert set_headers == {
+        "x-heliostat-pool": b"pool",
+        "x-heliostat-ticket": b"7",
+        "x-gateway-destination-endpoint": b"10.0.0.1:8000,10.0.0.2:8000",
+    }
+    lb = response.dynamic_metadata["envoy.lb"]
+    assert lb["x-gateway-destination-endpoint"] == "10.0.0.1:8000,10.0.0.2:8000"
+    assert response.dynamic_metadata["heliostat"]["ticket"] == "7"
+    assert not common.HasField("body_mutation")
+    assert machine.outcome is Outcome.DISPATCHED
+    assert not machine.finished
+
+
+def test_falling_open_leaves_the_choice_to_envoy() -> None:
+    """Without the core the pool is still known: its own balancing takes over."""
+    machine, _ = asked()
+    response = decode(machine.answer(FallOpen(7), 0.0))
+    assert "envoy.lb" not in response.dynamic_metadata
+    assert machine.outcome is Outcome.FELL_OPEN
+
+
+def test_a_held_request_asks_for_time_until_after_its_deadline() -> None:
+    """One wish for more time, then the last word."""
+    machine, _ = asked()
+    wish = decode(machine.answer(Enqueue(7, 110.0, WHY), 100.0))
+    assert wish.WhichOneof("response") is None
+    assert 10 < wish.override_message_timeout.ToSeconds() < 15
+    assert machine.phase is Phase.HELD
+    machine.answer(DISPATCH, 105.0)
+    assert machine.phase is Phase.ANSWERED
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [
+        (Reject(7, RejectReason.QUEUE_FULL, 2.0), "queue-full"),
+        (Reject(7, RejectReason.NO_ENDPOINTS, 2.0), "no-endpoints"),
+        (Evict(7, EvictReason.DEADLINE_PASSED, 2.0), "deadline-passed"),
+        (ShutDown(7), "shutting-down"),
+    ],
+)
+def test_a_refusal_ends_the_request_with_its_code(word: Verdict, code: str) -> None:
+    """Each refusal is an immediate response with its own code."""
+    machine, _ = asked()
+    assert error_code(machine.answer(word, 0.0)) == code
+    assert machine.finished
+    assert machine.outcome == Reason(code)
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        ([headers(), body(b"{")], "malformed-request"),
+        ([headers(end=True)], "malformed-request"),
+        ([headers(), body(b'{"model":"nope"}')], "unknown-model"),
+        ([headers(), body(b"x" * (LIMIT_BYTES + 1))], "request-too-large"),
+        ([headers(**{"content-length": str(LIMIT_BYTES + 1)})], "request-too-large"),
+        ([headers("/v1/nothing")], "unknown-path"),
+        ([headers(method="GET")], "method-not-allowed"),
+        ([headers("/v1/models", "DELETE")], "method-not-allowed"),
+        ([headers("/v1/models/nope", "GET", end=True)], "unknown-model"),
+    ],
+)
+def test_a_clients_mistake_ends_the_request_with_its_code(messages: list[bytes], code: str) -> None:
+    """Each mistake is an immediate response with its own code."""
+    machine = exchange()
+    for message in messages:
+        answer = machine.receive(message)
+    assert error_code(answer) == code
+    assert machine.finished
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models?x=1", "/health", "/healthz"])
+def test_models_and_health_are_answered_here(path: str) -> None:
+    """What needs no engine is answered by the router."""
+    machine = exchange()
+    response = decode(machine.receive(headers(path, "GET", end=True))).immediate_response
+    assert response.status.code == 200
+    if "models" in path:
+        assert [card["id"] for card in json.loads(response.body)["data"]] == ["m", "lora"]
+    assert machine.outcome is Outcome.ANSWERED_HERE
+
+
+def test_an_alias_is_renamed_and_an_adapter_keeps_its_name() -> None:
+    """The engine is asked for a name it knows; nothing else in the body changes."""
+    machine, question = asked(b'{"model": "alias", "n": 1.50}')
+    response = decode(machine.answer(DISPATCH, 0.0)).request_body.response
+    assert response.body_mutation.body == b'{"model": "m", "n": 1.50}'
+    lengths = {o.header.key: o.header.raw_value for o in response.header_mutation.set_headers}
+    assert lengths["content-length"] == b"25"
+    assert question.arrival.adapter is None
+    machine, question = asked(b'{"model":"lora"}')
+    assert question.arrival.adapter == "lora"
+    assert not decode(machine.answer(DISPATCH, 0.0)).request_body.response.HasField("body_mutation")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [b"\xff\xff"],
+        [b""],
+        [body(b"{}")],
+        [headers(), headers()],
+        [headers(mode=ProcessingMode.STREAMED)],
+        [headers(), body(b'{"model":"m"}'), body(b"{}")],
+    ],
+)
+def test_what_envoy_must_not_send_is_a_protocol_error(messages: list[bytes]) -> None:
+    """Messages out of turn are told from a client's mistakes."""
+    machine = exchange()
+    with pytest.raises(ProtocolError):  # noqa: PT012 - any of the messages may be the one
+        for message in messages:
+            machine.receive(message)
+
+
+MESSAGES = st.sampled_from(
+    [
+        headers(),
+        headers("/v1/models", "GET", end=True),
+        headers("/x"),
+        body(b'{"model":"m","prompt":"hi"}'),
+        body(b'{"model":"nope"}'),
+        body(b"junk"),
+        *(other(k) for k in ("request_trailers", "response_headers", "response_body")),
+    ]
+)
+WORDS = st.sampled_from(
+    [DISPATCH, FallOpen(7), Enqueue(7, 9.0, WHY), Reject(7, RejectReason.QUEUE_FULL, 1.0)]
+)
+
+
+@given(st.lists(MESSAGES | st.binary(max_size=40) | WORDS, max_size=12))
+def test_any_sequence_is_answered_in_kind_or_refused(steps: list[Any]) -> None:
+    """Whatever comes in whatever order: a decodable answer of the same kind, or ProtocolError."""
+    machine = exchange()
+    questions = answers = 0
+    for step in steps:
+        try:
+            answer = machine.receive(step) if isinstance(step, bytes) else machine.answer(step, 0.0)
+        except ProtocolError:
+            return
+        if isinstance(answer, Question):
+            questions += 1
+            assert machine.phase is Phase.ASKED
+            continue
+        kind = decode(answer).WhichOneof("response")
+        answers += kind == "request_body"
+        if isinstance(step, bytes) and kind != "immediate_response":
+            assert kind == ProcessingRequest.FromString(step).WhichOneof("request")
+        if machine.finished:
+            assert kind == "immediate_response"
+            return
+        assert answers <= questions <= 1

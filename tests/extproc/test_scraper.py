@@ -1,0 +1,185 @@
+"""The scraper against real HTTP engines: fair to all, patient with none, within its budget."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+from heliostat_extproc.engine_metrics import MetricsProblem
+from heliostat_extproc.scraper import FetchProblem, Scraper, ScrapeSettings
+from heliostat_routing.events import MetricsScraped, ScrapeFailed
+
+GOOD_PAGE = "".join(
+    f'vllm:{name}{{engine="0"}} 1.0\n'
+    for name in (
+        "num_requests_running",
+        "num_requests_waiting",
+        "kv_cache_usage_perc",
+        "request_success_total",
+        "prompt_tokens_total",
+        "generation_tokens_total",
+    )
+)
+FAST = ScrapeSettings(
+    busy_interval_seconds=0.02,
+    idle_interval_seconds=0.2,
+    timeout_seconds=0.3,
+    round_seconds=0.005,
+    page_limit_bytes=10_000,
+)
+Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Sink:
+    """Keeps every event, and lets a test wait until it has seen enough."""
+
+    events: list[MetricsScraped | ScrapeFailed] = field(default_factory=list)
+    problems: list[str | None] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def submit(self, event: MetricsScraped | ScrapeFailed) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    def on_scraped(self, problem: FetchProblem | MetricsProblem | None) -> None:
+        self.problems.append(problem)
+
+    async def wait_until(self, enough: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not enough():
+                self.changed.clear()
+                await self.changed.wait()
+
+    def count(self, kind: type, address: str) -> int:
+        return sum(isinstance(e, kind) and e.endpoint == address for e in self.events)
+
+
+async def good(_request: web.Request) -> web.StreamResponse:
+    return web.Response(text=GOOD_PAGE)
+
+
+async def stalled(_request: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def broken(_request: web.Request) -> web.StreamResponse:
+    return web.Response(status=500)
+
+
+async def flooding(_request: web.Request) -> web.StreamResponse:
+    return web.Response(text="#" * 20_000)
+
+
+async def lying(_request: web.Request) -> web.StreamResponse:
+    return web.Response(text=GOOD_PAGE.replace('running{engine="0"} 1.0', "running -1"))
+
+
+@asynccontextmanager
+async def engine(respond: Respond) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_get("/metrics", respond)
+    runner = web.AppRunner(application, shutdown_timeout=0.01)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield f"{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def scraping(
+    sink: Sink, endpoints: set[str], busy: set[str], settings: ScrapeSettings = FAST
+) -> AsyncIterator[Scraper]:
+    scraper = Scraper(
+        sink,
+        sink,
+        endpoints=lambda: frozenset(endpoints),
+        busy=lambda: frozenset(busy),
+        settings=settings,
+        seed=1,
+    )
+    task = asyncio.create_task(scraper.run())
+    try:
+        yield scraper
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_stalled_engine_delays_nobody() -> None:
+    """The good engine is scraped again and again while the other's scrape times out."""
+    sink = Sink()
+    async with engine(good) as quick, engine(stalled) as slow:
+        async with scraping(sink, {quick, slow}, {quick, slow}):
+            await sink.wait_until(lambda: sink.count(ScrapeFailed, slow) >= 1)
+        assert sink.count(MetricsScraped, quick) >= 5
+        assert FetchProblem.TIMED_OUT in sink.problems
+
+
+@pytest.mark.parametrize(
+    ("respond", "problem"),
+    [
+        (broken, FetchProblem.BAD_STATUS),
+        (flooding, FetchProblem.TOO_LARGE),
+        (lying, MetricsProblem.OUT_OF_RANGE),
+    ],
+)
+async def test_a_bad_answer_is_a_failed_scrape_with_its_reason(
+    respond: Respond, problem: FetchProblem | MetricsProblem
+) -> None:
+    """What an engine says is bounded and checked; the core hears that it is missing."""
+    sink = Sink()
+    async with engine(respond) as address, scraping(sink, {address}, set()):
+        await sink.wait_until(lambda: bool(sink.events))
+    assert sink.events[0] == ScrapeFailed(address)
+    assert sink.problems[0] == problem
+
+
+async def test_an_engine_that_refuses_is_a_failed_scrape() -> None:
+    """A closed port is told at once."""
+    sink = Sink()
+    async with engine(good) as address:
+        pass
+    async with scraping(sink, {address}, set()):
+        await sink.wait_until(lambda: bool(sink.events))
+    assert sink.problems[0] == FetchProblem.UNREACHABLE
+
+
+async def test_busy_endpoints_are_scraped_more_often_than_idle_ones() -> None:
+    """Requests in flight make an endpoint worth looking at."""
+    sink = Sink()
+    async with engine(good) as busy, engine(good) as idle:
+        async with scraping(sink, {busy, idle}, {busy}):
+            await sink.wait_until(lambda: sink.count(MetricsScraped, idle) >= 2)
+        assert sink.count(MetricsScraped, busy) >= 2 * sink.count(MetricsScraped, idle)
+
+
+async def test_follows_the_endpoints() -> None:
+    """A new endpoint is scraped at once, one that has left never again."""
+    sink = Sink()
+    endpoints: set[str] = set()
+    async with engine(good) as first, engine(good) as second, scraping(sink, endpoints, set()):
+        endpoints.add(first)
+        await sink.wait_until(lambda: sink.count(MetricsScraped, first) >= 1)
+        endpoints.remove(first)
+        endpoints.add(second)
+        await sink.wait_until(lambda: sink.count(MetricsScraped, second) >= 1)
+        before = Counter(e.endpoint for e in sink.events)[first]
+        await sink.wait_until(lambda: sink.count(MetricsScraped, second) >= 3)
+        assert Counter(e.endpoint for e in sink.events)[first] == before
+
+
+async def test_many_busy_endpoints_stretch_the_interval_to_stay_within_the_budget() -> None:
+    """Scraping takes a tenth of a core at most."""
+    scraper = Scraper(Sink(), Sink(), endpoints=frozenset, busy=frozenset)
+    assert scraper.busy_interval_seconds(4) == pytest.approx(0.2)
+    cpu_share = 1000 * ScrapeSettings().fetch_cpu_seconds / scraper.busy_interval_seconds(1000)
+    assert cpu_share <= 0.1
