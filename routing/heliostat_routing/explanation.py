@@ -11,6 +11,8 @@ class Verdict(StrEnum):
     COSTLIER = "costlier"
     BUSY = "busy"
     """It would have won on cost alone but cannot take the request yet."""
+    ALIKE = "alike"
+    """It costs as good as the same; the winner holds more of the prompt or carries less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,6 @@ class Explanation:
         if candidate.endpoint == self.winner:
             return Verdict.WON
         winning = next((c for c in self.candidates if c.endpoint == self.winner), None)
-        if winning is None or candidate.cost_seconds < winning.cost_seconds:
-            return Verdict.BUSY
-        return Verdict.COSTLIER
+        if winning is not None and candidate.cost_seconds >= winning.cost_seconds:
+            return Verdict.COSTLIER
+        return Verdict.BUSY if candidate.wait_seconds > 0 else Verdict.ALIKE

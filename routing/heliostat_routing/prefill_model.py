@@ -1,14 +1,14 @@
 """How long an engine takes to the first token, learned from what the access log measured.
 
-A line, seconds = base + tokens x slope, fitted by least squares with exponential forgetting. Only
-the slope is used to predict: the base is the engine's step and network, not prefill work.
+A line, seconds = base + tokens x slope, fitted by least squares with exponential forgetting, the
+slope drawn to the assumed one until samples of different lengths outweigh it (ridge regression).
+Only the slope is used to predict: the base is the engine's step and network, not prefill work.
 """
 
 MEMORY = 0.97
 """What a sample keeps of its weight when the next one comes: about 33 samples count."""
-PRIOR_WEIGHT = 0.2
-"""Weight of each of the two points that stand for the assumed rate until samples outweigh them."""
-PRIOR_TOKENS = 2048.0
+PRIOR_SPREAD_TOKENS = 1000.0
+"""The assumed slope weighs as much as samples whose lengths spread so far around their mean."""
 RATE_BOUND = 100.0
 """The learned rate stays within this factor of the assumed one."""
 
@@ -43,10 +43,8 @@ class PrefillModel:
         self._slope = self._fit()
 
     def _fit(self) -> float:
-        weight = self._weight + 2 * PRIOR_WEIGHT
-        u = self._u + PRIOR_WEIGHT * PRIOR_TOKENS
-        t = self._t + PRIOR_WEIGHT * PRIOR_TOKENS * self._assumed
-        uu = self._uu + PRIOR_WEIGHT * PRIOR_TOKENS**2
-        ut = self._ut + PRIOR_WEIGHT * PRIOR_TOKENS**2 * self._assumed
-        slope = (weight * ut - u * t) / (weight * uu - u * u)
+        spread = self._uu - self._u * self._u / self._weight
+        covariance = self._ut - self._u * self._t / self._weight
+        prior = PRIOR_SPREAD_TOKENS**2
+        slope = (covariance + prior * self._assumed) / (spread + prior)
         return min(max(slope, self._assumed / RATE_BOUND), self._assumed * RATE_BOUND)

@@ -22,6 +22,9 @@ PER_LEVEL = 2
 """Holders scored at each depth: available ones first, then busy ones."""
 LEAST_LOADED = 2
 """Endpoints scored for their low load alone."""
+INDIFFERENT_RATIO = 0.05
+INDIFFERENT_SECONDS = 0.0005
+"""Costs that differ by less than this share and these seconds together are alike."""
 CROWDED_KV_UTILIZATION = 0.5
 
 
@@ -31,14 +34,14 @@ class Scored:
 
     candidate: Candidate
     slot: int
-    depth: int
+    load: int
     available: bool
 
 
 def score_candidates(
     flight: Flight, pool: Pool, eligible: int, world: World, now: float
 ) -> list[Scored]:
-    """Score the sensible endpoints, cheapest first; an available one wins a tie."""
+    """Score the sensible endpoints, best first."""
     fleet = world.fleet
     chosen: dict[int, tuple[int, bool]] = {}
     for depth, mask in world.index.match(flight.request.block_keys, eligible, MATCH_LEVELS):
@@ -51,8 +54,21 @@ def score_candidates(
         score_endpoint(flight, pool, fleet[slot], depth, only, now)
         for slot, (depth, only) in chosen.items()
     ]
-    scored.sort(key=lambda s: (s.candidate.cost_seconds, not s.available))
-    return scored
+    return _ranked(scored)
+
+
+def _ranked(scored: list[Scored]) -> list[Scored]:
+    """Cheapest first. Those that cost as good as the same are told apart by what they can do now,
+    what they hold and what they carry, so that noise in measured rates attracts no load."""
+    cheapest = min(s.candidate.cost_seconds for s in scored)
+    margin = cheapest * INDIFFERENT_RATIO + INDIFFERENT_SECONDS
+
+    def rank(s: Scored) -> tuple[float, bool, float, int]:
+        cost = s.candidate.cost_seconds
+        alike = cost <= cheapest + margin
+        return (cheapest if alike else cost, not s.available, -s.candidate.cached_tokens, s.load)
+
+    return sorted(scored, key=rank)
 
 
 def _near(mask: int, most: int, world: World) -> list[Endpoint]:
@@ -74,7 +90,7 @@ def score_endpoint(
     wait = max(endpoint.wait_seconds(now, request_seconds), kv_wait)
     mean_load = max(1.0, pool.mean_inflight)
     prefill = endpoint.prefill.seconds(uncached) * (1 + endpoint.load / mean_load)
-    spread = endpoint.prefill.seconds(cached) * _crowding(endpoint, mean_load) if only else 0.0
+    spread = endpoint.prefill.seconds(cached) * _crowding(endpoint, pool) if only else 0.0
     network = pool.settings.network_seconds
     candidate = Candidate(
         endpoint=endpoint.address,
@@ -87,15 +103,16 @@ def score_endpoint(
         cost_seconds=network + wait + prefill + spread,
     )
     available = endpoint.available(now) and kv_wait == 0.0
-    return Scored(candidate, endpoint.slot, depth, available)
+    return Scored(candidate, endpoint.slot, endpoint.load, available)
 
 
-def _crowding(endpoint: Endpoint, mean_load: float) -> float:
-    """How much more than its share an endpoint carries: 0 at twice the mean, 1 at four times.
+def _crowding(endpoint: Endpoint, pool: Pool) -> float:
+    """How much more than the others an endpoint carries: 0 at twice their mean, 1 at four times.
 
-    In a small pool the mean hides it, so a KV cache that is more than half in use counts as well.
+    A KV cache that is more than half in use counts as well, 1 when it is full.
     """
-    by_load = endpoint.load / (2 * (mean_load + 1)) - 1
+    others = (pool.inflight - endpoint.inflight) / max(1, pool.members.bit_count() - 1)
+    by_load = endpoint.load / (2 * (max(0.0, others) + 1)) - 1
     by_kv = 0.0
     if endpoint.kv_capacity_tokens:
         utilization = endpoint.kv_used_tokens() / endpoint.kv_capacity_tokens

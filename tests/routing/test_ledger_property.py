@@ -1,0 +1,239 @@
+"""Whatever happens in whatever order, the ledger counts every open stream exactly once."""
+
+from typing import Any
+
+from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
+from heliostat_routing.events import (
+    AttemptFailed,
+    AttemptStarted,
+    EngineMetrics,
+    Event,
+    MetricsScraped,
+    Outcome,
+    PoolRemoved,
+    PoolUpdated,
+    RequestArrived,
+    RequestFinished,
+    RequestMeasured,
+    ScrapeFailed,
+    Tick,
+)
+from heliostat_routing.router import Router
+from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+ADDRESSES = [f"e{number}" for number in range(4)]
+POOLS = ["a", "b"]
+ENDPOINTS = st.lists(
+    st.builds(
+        EndpointSettings,
+        address=st.sampled_from(ADDRESSES),
+        phase=st.sampled_from(EndpointPhase),
+        adapters=st.sampled_from([None, frozenset(), frozenset({"lora"})]),
+    ),
+    max_size=4,
+    unique_by=lambda endpoint: endpoint.address,
+).map(tuple)
+SETTINGS = st.builds(
+    PoolSettings,
+    policy=st.sampled_from(PolicyName),
+    pending_limit=st.integers(0, 2),
+    queue_limit=st.integers(0, 4),
+    queue_timeout_seconds=st.sampled_from([0.5, 5.0]),
+    age_bound_seconds=st.sampled_from([0.1, 2.0]),
+    fallbacks=st.integers(0, 2),
+    prefill_tokens_per_second=st.sampled_from([50.0, 5000.0]),
+)
+COUNT = st.integers(0, 20)
+METRICS = st.builds(
+    EngineMetrics,
+    running_requests=st.integers(0, 5),
+    waiting_requests=st.integers(0, 3),
+    kv_cache_utilization=st.floats(0, 1),
+    finished_requests=COUNT,
+    prompt_tokens=COUNT,
+    generation_tokens=COUNT,
+    prefix_query_tokens=COUNT,
+    prefix_hit_tokens=COUNT,
+    kv_capacity_tokens=st.sampled_from([None, 256, 10_000]),
+)
+
+
+class OpenStreams(RuleBasedStateMachine):
+    """The world outside the router, keeping its own count of the streams that are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = Router()
+        self.now = 0.0
+        self.wake_at: float | None = None
+        self.arrived = 0
+        self.queued: set[int] = set()
+        self.placed: dict[int, str] = {}
+        self.ended: list[int] = []
+
+    def tell(self, event: Event) -> list[Command]:
+        """Hand over an event and do what the commands say."""
+        commands = self.router.handle(event, self.now)
+        for command in commands:
+            match command:
+                case Dispatch(ticket, endpoints, explanation):
+                    assert ticket not in self.placed, "dispatched twice"
+                    assert len(set(endpoints)) == len(endpoints), "a fallback names one twice"
+                    assert explanation.winner == endpoints[0]
+                    self.queued.discard(ticket)
+                    self.placed[ticket] = endpoints[0]
+                case Enqueue(ticket, deadline):
+                    assert ticket not in self.queued
+                    assert ticket not in self.placed
+                    assert deadline > self.now
+                    self.queued.add(ticket)
+                case Reject(ticket):
+                    assert ticket not in self.queued
+                    assert ticket not in self.placed
+                case Evict(ticket):
+                    self.queued.remove(ticket)
+                case WakeAt(at):
+                    self.wake_at = at
+        return commands
+
+    @initialize(settings=SETTINGS)
+    def start(self, settings: PoolSettings) -> None:
+        """Start with two endpoints, so that most steps have something to do."""
+        self.tell(PoolUpdated("a", settings, (EndpointSettings("e0"), EndpointSettings("e1"))))
+
+    @rule(pool=st.sampled_from(POOLS), settings=SETTINGS, endpoints=ENDPOINTS)
+    def flap(
+        self, pool: str, settings: PoolSettings, endpoints: tuple[EndpointSettings, ...]
+    ) -> None:
+        """Endpoints come, go, drain and come back."""
+        self.tell(PoolUpdated(pool, settings, endpoints))
+
+    @rule(pool=st.sampled_from(POOLS))
+    def remove(self, pool: str) -> None:
+        """A pool goes."""
+        self.tell(PoolRemoved(pool))
+
+    @rule(
+        pool=st.sampled_from([*POOLS, "a", "a", "nowhere"]),
+        group=st.integers(1, 3),
+        blocks=st.integers(0, 6),
+        adapter=st.sampled_from([None, None, "lora"]),
+        most=st.sampled_from([None, 1, 500]),
+    )
+    def arrive(
+        self, pool: str, group: int, blocks: int, adapter: str | None, most: int | None
+    ) -> None:
+        """A request arrives; it is dispatched, queued or rejected at once."""
+        ticket, self.arrived = self.arrived, self.arrived + 1
+        prompt = tuple(group * 100 + number for number in range(blocks))
+        commands = self.tell(
+            RequestArrived(ticket, pool, prompt, blocks * 512 + 40, most, adapter, group)
+        )
+        answers = [c for c in commands if not isinstance(c, WakeAt) and c.ticket == ticket]
+        assert answers, "a request that arrives is answered"
+
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        """A stream ends: done, aborted, or given up while it was queued."""
+        ticket = self.any_open(data)
+        if ticket is not None:
+            self.queued.discard(ticket)
+            self.placed.pop(ticket, None)
+            self.ended.append(ticket)
+            self.tell(RequestFinished(ticket))
+
+    @rule(data=st.data(), address=st.sampled_from(ADDRESSES), failed=st.booleans())
+    def attempt(self, data: st.DataObject, address: str, failed: bool) -> None:
+        """The proxy tells of an attempt, possibly at an endpoint that it chose itself."""
+        ticket = self.any_open(data)
+        if ticket is None:
+            return
+        if failed:
+            self.tell(AttemptFailed(ticket, address))
+            return
+        known = address in self.router._books.fleet.by_address
+        pool_known = ticket in self.placed and (
+            self.router._books.flights[ticket].request.pool in self.router._books.pools
+        )
+        if known and pool_known:
+            self.placed[ticket] = address
+        self.tell(AttemptStarted(ticket, address))
+
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from(Outcome),
+        address=st.sampled_from([*ADDRESSES, None]),
+        cached=st.integers(0, 600),
+    )
+    def measure(
+        self, data: st.DataObject, outcome: Outcome, address: str | None, cached: int
+    ) -> None:
+        """The access log tells of a request, before or after its end, or of one unknown."""
+        ticket = data.draw(st.sampled_from([*self.ended[-3:], *self.placed, 10**6]))
+        self.tell(RequestMeasured(ticket, address, outcome, 0.1, 1.0, 600, cached, 50))
+
+    @rule(address=st.sampled_from(ADDRESSES), scraped=METRICS)
+    def scrape(self, address: str, scraped: EngineMetrics) -> None:
+        """An engine reports whatever it likes."""
+        self.tell(MetricsScraped(address, scraped))
+
+    @rule(address=st.sampled_from(ADDRESSES))
+    def scrape_fails(self, address: str) -> None:
+        """An engine does not report."""
+        self.tell(ScrapeFailed(address))
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 6.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes, with the wake-up calls that the router has asked for on the way."""
+        until = self.now + seconds
+        for _ in range(200):
+            if self.wake_at is None or self.wake_at > until:
+                break
+            self.now, self.wake_at = max(self.now, self.wake_at), None
+            self.tell(Tick())
+        else:
+            raise AssertionError("the router asks to be woken without end")
+        self.now = until
+
+    def any_open(self, data: st.DataObject) -> int | None:
+        """Draw an open ticket, if there is one."""
+        tickets = [*self.queued, *self.placed]
+        return data.draw(st.sampled_from(tickets)) if tickets else None
+
+    @invariant()
+    def total_is_open_streams(self) -> None:
+        """The ledger's total is the number of open streams, queue and endpoints told apart."""
+        ledger = self.router.ledger
+        assert len(ledger) == len(self.queued) + len(self.placed)
+        assert ledger.queued == len(self.queued)
+
+    @invariant()
+    def each_endpoint_has_its_own(self) -> None:
+        """Each endpoint's count is the number of streams there: never less than none."""
+        for address in ADDRESSES:
+            expected = sum(where == address for where in self.placed.values())
+            assert self.router.ledger.inflight(address) == expected
+
+    @invariant()
+    def views_agree(self) -> None:
+        """What the router shows is what the ledger says."""
+        for view in self.router.views(self.now):
+            for endpoint in view.endpoints:
+                assert endpoint.inflight == self.router.ledger.inflight(endpoint.address)
+                assert endpoint.pending >= 0
+
+    @invariant()
+    def nothing_late_is_queued(self) -> None:
+        """With its wake-up calls answered, the router holds no request past its deadline."""
+        if self.wake_at is None or self.wake_at > self.now:
+            flights: dict[int, Any] = self.router._books.flights
+            assert all(flights[ticket].deadline >= self.now for ticket in self.queued)
+
+
+OpenStreams.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=60, deadline=None, derandomize=True
+)
+TestOpenStreams = OpenStreams.TestCase

@@ -1,0 +1,82 @@
+"""The reference policies keep to their rules, and noise does not sway Heliostat's."""
+
+from collections import Counter
+
+from heliostat_routing.commands import Dispatch
+from heliostat_routing.events import Outcome, RequestFinished, RequestMeasured
+from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName
+
+from tests.routing.playbook import Playbook, keys, target
+
+
+def test_round_robin_takes_turns_and_passes_over_the_draining() -> None:
+    """Each ready endpoint in turn, whatever is in flight."""
+    endpoints = [EndpointSettings(f"e{number}") for number in range(4)]
+    endpoints[2] = EndpointSettings("e2", EndpointPhase.DRAINING)
+    book = Playbook(endpoints, policy=PolicyName.ROUND_ROBIN)
+    assert [target(book.arrive(n)) for n in range(6)] == ["e0", "e1", "e3"] * 2
+
+
+def test_least_inflight_fills_the_emptiest() -> None:
+    """The endpoint with the fewest open streams serves next."""
+    book = Playbook(3, policy=PolicyName.LEAST_INFLIGHT)
+    first = [target(book.arrive(n)) for n in range(6)]
+    assert Counter(first) == {"e0": 2, "e1": 2, "e2": 2}
+    ended = first.index("e1")
+    book.tell(RequestFinished(ended))
+    assert target(book.arrive(10)) == "e1"
+
+
+def test_consistent_hash_keeps_keys_where_they_were() -> None:
+    """A key always goes to the same endpoint; losing one moves only its own keys."""
+    book = Playbook(5, policy=PolicyName.CONSISTENT_HASH)
+    spread = [hash_key * (2**64 // 400) for hash_key in range(400)]
+    before = [target(book.arrive(n, affinity_key=key)) for n, key in enumerate(spread)]
+    assert len(set(before)) == 5
+    book.update(*(EndpointSettings(f"e{number}") for number in (0, 1, 2, 4)))
+    after = [target(book.arrive(1000 + n, affinity_key=key)) for n, key in enumerate(spread)]
+    moved = [old for old, new in zip(before, after, strict=True) if old != new]
+    assert set(moved) == {"e3"}
+    assert before.count("e3") == len(moved)
+
+
+def test_reference_policies_send_at_once() -> None:
+    """They do not know pending requests: everything goes out immediately, with its fallbacks."""
+    for policy in (PolicyName.ROUND_ROBIN, PolicyName.LEAST_INFLIGHT, PolicyName.CONSISTENT_HASH):
+        book = Playbook(3, policy=policy, prefill_tokens_per_second=1.0, fallbacks=1)
+        for number in range(20):
+            (dispatch,) = book.arrive(number, keys((f"p{number}", 9)))
+            assert isinstance(dispatch, Dispatch)
+            assert len(dispatch.endpoints) == 2
+            assert dispatch.explanation.rule == policy
+
+
+def test_noise_in_measured_rates_attracts_no_load() -> None:
+    """Of two endpoints that cost as good as the same, misses go to both."""
+    book = Playbook(2, prefill_tokens_per_second=1e6)
+    served: Counter[str | None] = Counter()
+    for ticket in range(40):
+        where = target(book.arrive(ticket, keys((f"p{ticket}", 1)), after=1.0))
+        served[where] += 1
+        book.tell(RequestFinished(ticket))
+        ttft = 0.010 if where == "e0" else 0.012
+        book.tell(RequestMeasured(ticket, where, Outcome.SERVED, ttft, 1.0, 128, 0, 10))
+    assert min(served["e0"], served["e1"]) >= 15
+
+
+def test_a_slow_endpoint_gets_less() -> None:
+    """An endpoint whose prefill is measured at half the speed is sent less of the long prompts."""
+    book = Playbook(2, prefill_tokens_per_second=10_000.0)
+    served: Counter[str | None] = Counter()
+    for ticket in range(120):
+        blocks = 10 + ticket % 5 * 20
+        where = target(book.arrive(ticket, keys((f"p{ticket}", blocks)), after=2.0))
+        served[where] += 1
+        tokens = blocks * 128
+        rate = 10_000 if where == "e0" else 2_000
+        book.tell(RequestFinished(ticket))
+        measured = RequestMeasured(
+            ticket, where, Outcome.SERVED, 0.02 + tokens / rate, 3.0, tokens, 0, 10
+        )
+        book.tell(measured)
+    assert served["e0"] > 2 * served["e1"]

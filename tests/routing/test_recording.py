@@ -1,0 +1,101 @@
+"""A recorded log replays to the same commands."""
+
+import json
+import random
+
+import pytest
+from heliostat_routing.commands import Dispatch
+from heliostat_routing.errors import RecordingError
+from heliostat_routing.events import (
+    AttemptFailed,
+    AttemptStarted,
+    EngineMetrics,
+    Event,
+    MetricsScraped,
+    Outcome,
+    PoolRemoved,
+    PoolUpdated,
+    RequestArrived,
+    RequestFinished,
+    RequestMeasured,
+    ScrapeFailed,
+    Tick,
+)
+from heliostat_routing.recording import encode_step, replay
+from heliostat_routing.router import Router
+from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
+
+ENDPOINTS = (
+    EndpointSettings("10.0.0.1:8000", adapters=frozenset({"b", "a"})),
+    EndpointSettings("10.0.0.2:8000"),
+    EndpointSettings("10.0.0.3:8000", EndpointPhase.DRAINING),
+)
+
+
+def busy_hour(policy: PolicyName) -> list[tuple[float, Event]]:
+    """Events of every kind, in a seeded order."""
+    dice = random.Random(7)
+    settings = PoolSettings(policy=policy, prefill_tokens_per_second=300.0, queue_limit=20)
+    events: list[tuple[float, Event]] = [(0.0, PoolUpdated("p", settings, ENDPOINTS))]
+    now = 0.0
+    for ticket in range(300):
+        now += dice.expovariate(2.0)
+        prompt = tuple(dice.randrange(1, 4) * 2**61 + number for number in range(dice.randrange(9)))
+        events.append((now, RequestArrived(ticket, "p", prompt, 600 * len(prompt) + 9, 64)))
+        address = dice.choice(ENDPOINTS).address
+        scraped = EngineMetrics(dice.randrange(5), dice.randrange(2), 0.5, ticket, 9, 9, 9, 9, 4096)
+        ended = dice.randrange(ticket + 1)
+        later: list[Event] = [
+            Tick(),
+            MetricsScraped(address, scraped),
+            ScrapeFailed(address),
+            AttemptFailed(ticket, address),
+            AttemptStarted(ticket, address),
+            RequestFinished(ended),
+            RequestMeasured(ended, address, Outcome.SERVED, 0.2, 2.0, 300, 128, 40),
+        ]
+        events += [(now, event) for event in dice.sample(later, 4)]
+    events.append((now + 1, PoolRemoved("p")))
+    return events
+
+
+@pytest.mark.parametrize("policy", list(PolicyName))
+def test_a_recording_replays_to_identical_commands(policy: PolicyName) -> None:
+    """Through JSON and back, every step gives the commands that were recorded."""
+    router = Router()
+    recorded = [
+        json.dumps(encode_step(now, event, router.handle(event, now)))
+        for now, event in busy_hour(policy)
+    ]
+    steps = list(replay(json.loads(line) for line in recorded))
+    assert [(step.now, step.event) for step in steps] == busy_hour(policy)
+    assert sum(bool(step.recorded) for step in steps) > 100
+    for step in steps:
+        assert json.loads(json.dumps(step.replayed)) == step.recorded
+
+
+def test_a_dispatch_carries_its_explanation_into_the_recording() -> None:
+    """The recording tells why, not only where."""
+    router = Router()
+    router.handle(PoolUpdated("p", PoolSettings(), ENDPOINTS), 0.0)
+    event = RequestArrived(1, "p", (1, 2), 1024)
+    (command,) = router.handle(event, 1.0)
+    assert isinstance(command, Dispatch)
+    encoded = encode_step(1.0, event, [command])["commands"][0]["explanation"]
+    assert encoded["winner"] == command.endpoints[0]
+    assert encoded["candidates"][0]["uncached_tokens"] == 256
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        {"now": 0, "event": {"type": "Nonsense"}, "commands": []},
+        {"now": 0, "event": {"type": "Tick", "x": 1}, "commands": []},
+        {"now": 0, "event": {"type": "PoolSettings"}, "commands": []},
+    ],
+)
+def test_a_line_that_is_no_step_is_refused(line: dict[str, object]) -> None:
+    """What the recorder did not write is an error with a name."""
+    with pytest.raises(RecordingError):
+        list(replay([line]))
