@@ -27,8 +27,9 @@ class TokenBlocks:
         output = (hash((self.prompt, index)) for index in range(count - len(self.prompt)))
         return (self.prompt + tuple(output))[:count]
 
-    def __getitem__(self, index: int) -> int:
-        return hash(self.tokens((index + 1) * self._block_tokens))
+    def between(self, start: int, end: int) -> list[int]:
+        """Return the hashes of blocks [start, end)."""
+        return [hash(self.tokens((i + 1) * self._block_tokens)) for i in range(start, end)]
 
 
 def request(number: int, prompt: Sequence[int], output_tokens: int = 1) -> EngineRequest:

@@ -45,12 +45,20 @@ class BlockPool:
         """Return a copy of how many requests hold each shared block."""
         return dict(self._holders)
 
-    def __contains__(self, block_hash: int) -> bool:
-        return block_hash in self._holders or block_hash in self._idle
+    def match(self, block_hashes: Iterable[int]) -> list[int]:
+        """Return the leading hashes that are findable."""
+        holders, idle = self._holders, self._idle
+        matched: list[int] = []
+        for block_hash in block_hashes:
+            if block_hash not in holders and block_hash not in idle:
+                break
+            matched.append(block_hash)
+        return matched
 
-    def is_idle(self, block_hash: int) -> bool:
-        """Whether the block is cached and held by none, so that taking blocks may evict it."""
-        return block_hash in self._idle
+    def count_idle(self, block_hashes: Iterable[int]) -> int:
+        """Count the blocks that are held by none, so that taking blocks may evict them."""
+        idle = self._idle
+        return sum(block_hash in idle for block_hash in block_hashes)
 
     def take(self, blocks: int) -> None:
         """Hand out anonymous blocks, evicting idle ones when the empty run out.
@@ -66,42 +74,47 @@ class BlockPool:
             self.empty_blocks -= blocks
         self.anonymous_blocks += blocks
 
-    def hold(self, block_hash: int) -> None:
-        """Add a holder to a findable block."""
-        holders = self._holders.get(block_hash)
-        if holders is None:
-            del self._idle[block_hash]
-            self._holders[block_hash] = 1
-        else:
-            self._holders[block_hash] = holders + 1
+    def hold(self, block_hashes: Iterable[int]) -> None:
+        """Add a holder to findable blocks."""
+        holders, idle = self._holders, self._idle
+        for block_hash in block_hashes:
+            if block_hash in holders:
+                holders[block_hash] += 1
+            else:
+                del idle[block_hash]
+                holders[block_hash] = 1
 
-    def register(self, block_hash: int) -> bool:
-        """Make a request's filled anonymous block findable; False if another block is already."""
-        if block_hash in self:
-            return False
-        self._holders[block_hash] = 1
-        self.anonymous_blocks -= 1
+    def register(self, block_hashes: Iterable[int]) -> list[int]:
+        """Make a request's filled anonymous blocks findable.
+
+        Returns those of which no other block is findable already; the others stay anonymous.
+        """
+        holders, idle = self._holders, self._idle
+        new = [h for h in block_hashes if h not in holders and h not in idle]
+        holders.update(dict.fromkeys(new, 1))
+        self.anonymous_blocks -= len(new)
         self.version += 1
-        return True
+        return new
 
-    def release(self, block_hash: int) -> None:
-        """Drop one holder; the last one leaves the block idle, most recently used."""
-        holders = self._holders[block_hash] - 1
-        if holders:
-            self._holders[block_hash] = holders
-        else:
-            del self._holders[block_hash]
-            self._idle[block_hash] = None
-            self.version += 1
-
-    def retire(self, block_hash: int) -> bool:
-        """Turn an anonymous block into an idle one; False if the hash is findable already."""
-        if block_hash in self:
-            return False
-        self._idle[block_hash] = None
-        self.anonymous_blocks -= 1
+    def release(self, block_hashes: Iterable[int]) -> None:
+        """Drop a holder of each; the last one leaves the block idle, most recently used."""
+        holders, idle = self._holders, self._idle
+        for block_hash in block_hashes:
+            if holders[block_hash] > 1:
+                holders[block_hash] -= 1
+            else:
+                del holders[block_hash]
+                idle[block_hash] = None
         self.version += 1
-        return True
+
+    def retire(self, block_hashes: Iterable[int]) -> int:
+        """Turn anonymous blocks into idle ones unless they are findable already; count them."""
+        holders, idle = self._holders, self._idle
+        new = [h for h in block_hashes if h not in holders and h not in idle]
+        idle.update(dict.fromkeys(new))
+        self.anonymous_blocks -= len(new)
+        self.version += 1
+        return len(new)
 
     def free_anonymous(self, blocks: int) -> None:
         """Take back blocks whose content is of no further use."""

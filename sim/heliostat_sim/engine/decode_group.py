@@ -7,7 +7,7 @@ members' positions modulo the block size, kept as a histogram. No step loops ove
 
 import heapq
 
-from heliostat_sim.engine.request import Sequence
+from heliostat_sim.engine.request import SequenceState
 
 
 class DecodeGroup:
@@ -19,10 +19,10 @@ class DecodeGroup:
         self.steps = 0
         self._block_tokens = block_tokens
         self._crossings = [0] * block_tokens
-        self._finishes: list[tuple[int, int, Sequence]] = []
+        self._finishes: list[tuple[int, int, SequenceState]] = []
         self._joins = 0
 
-    def join(self, sequence: Sequence) -> None:
+    def join(self, sequence: SequenceState) -> None:
         """Add a sequence whose computed tokens lack only its newest output token."""
         sequence.joined_step = self.steps
         remaining = sequence.request.output_tokens - sequence.output_tokens
@@ -33,7 +33,7 @@ class DecodeGroup:
         self.members += 1
         self.context_tokens += sequence.computed_tokens
 
-    def leave(self, sequence: Sequence) -> None:
+    def leave(self, sequence: SequenceState) -> None:
         """Remove a member and write its position back into it."""
         self._crossings[self._phase(sequence)] -= 1
         assert sequence.joined_step is not None  # noqa: S101 - members have joined
@@ -44,7 +44,7 @@ class DecodeGroup:
         self.members -= 1
         self.context_tokens -= sequence.computed_tokens
 
-    def output_tokens(self, sequence: Sequence) -> int:
+    def output_tokens(self, sequence: SequenceState) -> int:
         """Output tokens that the sequence has by now, member or not."""
         if sequence.joined_step is None:
             return sequence.output_tokens
@@ -63,7 +63,7 @@ class DecodeGroup:
             blocks += self._crossings[step % self._block_tokens]
         return blocks
 
-    def pop_finished(self) -> list[Sequence]:
+    def pop_finished(self) -> list[SequenceState]:
         """Return the members whose last token came with the current step, oldest joiner first."""
         finished = []
         while self._finishes and self._finishes[0][0] <= self.steps:
@@ -79,10 +79,10 @@ class DecodeGroup:
         return self._finishes[0][0] - self.steps
 
     @staticmethod
-    def _is_current(join_number: int, sequence: Sequence) -> bool:
+    def _is_current(join_number: int, sequence: SequenceState) -> bool:
         return sequence.joined_step is not None and sequence.join_number == join_number
 
-    def _phase(self, sequence: Sequence) -> int:
+    def _phase(self, sequence: SequenceState) -> int:
         """Steps congruent to this (modulo the block size) start a new block for the sequence."""
         assert sequence.joined_step is not None  # noqa: S101 - called for members only
         return (sequence.joined_step - sequence.computed_tokens) % self._block_tokens

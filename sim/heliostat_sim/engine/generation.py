@@ -41,6 +41,11 @@ def output_bytes(seed: int, start_token: int, end_token: int) -> bytes:
     )
 
 
+def warm_up() -> None:
+    """Prepare the text now (tens of milliseconds), so that the first answer need not."""
+    _corpus()
+
+
 @cache
 def _corpus() -> bytes:
     """Return a long text of known words in an order without short cycles."""

@@ -1,5 +1,6 @@
 """A request as the engine sees it, and the state the engine keeps of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -16,11 +17,11 @@ class FinishReason(StrEnum):
 class BlockHashes(Protocol):
     """Chained hashes of a request's token blocks: equal hashes mean equal tokens up to there.
 
-    The index runs over the prompt and on into the output; the engine asks for full blocks only.
+    The blocks run over the prompt and on into the output; the engine asks for full blocks only.
     """
 
-    def __getitem__(self, index: int, /) -> int:
-        """Return the hash of tokens [0, (index + 1) * block_tokens)."""
+    def between(self, start: int, end: int) -> Sequence[int]:
+        """Return the hashes of blocks [start, end); block i's covers all tokens up to its end."""
         ...
 
 
@@ -36,7 +37,7 @@ class EngineRequest:
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
+class SequenceState:
     """The engine's state of one unfinished request.
 
     While it decodes, `computed_tokens` and `output_tokens` stand still at their values of

@@ -14,7 +14,7 @@ from heliostat_sim.engine.decode_group import DecodeGroup
 from heliostat_sim.engine.errors import EngineOverloadedError, RequestTooLongError
 from heliostat_sim.engine.events import EngineEvent, Finished, FirstToken, Preempted
 from heliostat_sim.engine.profiles import EngineProfile
-from heliostat_sim.engine.request import EngineRequest, Sequence
+from heliostat_sim.engine.request import EngineRequest, SequenceState
 from heliostat_sim.engine.run import Run
 
 
@@ -48,10 +48,10 @@ class Engine:
         self.profile = profile
         self.pool = BlockPool(profile.kv_blocks)
         self._decoding = DecodeGroup(profile.block_tokens)
-        self._running: dict[int, Sequence] = {}
-        self._waiting: OrderedDict[int, Sequence] = OrderedDict()
-        self._chunks: list[tuple[Sequence, int]] = []
-        self._prefilling: dict[int, Sequence] = {}
+        self._running: dict[int, SequenceState] = {}
+        self._waiting: OrderedDict[int, SequenceState] = OrderedDict()
+        self._chunks: list[tuple[SequenceState, int]] = []
+        self._prefilling: dict[int, SequenceState] = {}
         self._run: Run | None = None
         self._events: list[EngineEvent] = []
         self._totals = EngineTotals()
@@ -71,7 +71,7 @@ class Engine:
                 f"{kept_tokens} tokens exceed the KV cache of {self.profile.kv_tokens}"
             )
         self._synchronize(now)
-        self._waiting[request.id] = Sequence(request, arrived_at=now)
+        self._waiting[request.id] = SequenceState(request, arrived_at=now)
         if self._run is None:
             self._begin_step(now)
         else:
@@ -193,17 +193,15 @@ class Engine:
             preempted = True
         return preempted
 
-    def _schedule_chunk(self, sequence: Sequence, budget_tokens: int) -> int:
+    def _schedule_chunk(self, sequence: SequenceState, budget_tokens: int) -> int:
         """Put as much of the prompt into the step as the budget allows; return the tokens."""
         tokens = min(budget_tokens, sequence.target_tokens - sequence.computed_tokens)
         if tokens <= 0:
             return 0
         self._chunks.append((sequence, tokens))
-        hashes = sequence.request.block_hashes
         filled = (sequence.computed_tokens + tokens) // self.profile.block_tokens
-        for index in range(sequence.registered_blocks, filled):
-            if self.pool.register(block_hash := hashes[index]):
-                sequence.held_hashes.append(block_hash)
+        hashes = sequence.request.block_hashes.between(sequence.registered_blocks, filled)
+        sequence.held_hashes += self.pool.register(hashes)
         sequence.registered_blocks = filled
         return tokens
 
@@ -224,37 +222,30 @@ class Engine:
                 self._count_admission(sequence, now)
             budget_tokens -= self._schedule_chunk(sequence, budget_tokens)
 
-    def _allocate(self, sequence: Sequence) -> bool:
+    def _allocate(self, sequence: SequenceState) -> bool:
         """Give a waiting request the blocks of its whole prompt, cached ones first, if it fits."""
         pool = self.pool
         if self._refused_at_version == pool.version:
             return False
         cached = self._match_prefix(sequence)
         needed = self._blocks(sequence.target_tokens) - len(cached)
-        if needed > pool.available_blocks - sum(map(pool.is_idle, cached)):
+        if needed > pool.available_blocks - pool.count_idle(cached):
             self._refused_at_version = pool.version
             return False
         self._refused_at_version = None
-        for block_hash in cached:
-            pool.hold(block_hash)
+        pool.hold(cached)
         pool.take(needed)
         sequence.held_hashes = cached
         sequence.registered_blocks = len(cached)
         sequence.computed_tokens = len(cached) * self.profile.block_tokens
         return True
 
-    def _match_prefix(self, sequence: Sequence) -> list[int]:
+    def _match_prefix(self, sequence: SequenceState) -> list[int]:
         """Return the longest cached chain; at least one token is always left to compute."""
-        hashes = sequence.request.block_hashes
-        matched: list[int] = []
-        for index in range((sequence.target_tokens - 1) // self.profile.block_tokens):
-            block_hash = hashes[index]
-            if block_hash not in self.pool:
-                break
-            matched.append(block_hash)
-        return matched
+        blocks = (sequence.target_tokens - 1) // self.profile.block_tokens
+        return self.pool.match(sequence.request.block_hashes.between(0, blocks))
 
-    def _count_admission(self, sequence: Sequence, now: float) -> None:
+    def _count_admission(self, sequence: SequenceState, now: float) -> None:
         sequence.admitted_at = now
         sequence.cached_tokens = sequence.computed_tokens
         self._totals.prefix_queried_tokens += sequence.request.prompt_tokens
@@ -282,7 +273,7 @@ class Engine:
             else:
                 self._decoding.join(sequence)
 
-    def _finish(self, sequence: Sequence, now: float) -> None:
+    def _finish(self, sequence: SequenceState, now: float) -> None:
         self._leave(sequence, in_step=False)
         request = sequence.request
         arrived_at = sequence.arrived_at
@@ -300,7 +291,7 @@ class Engine:
             )
         )
 
-    def _leave(self, sequence: Sequence, *, in_step: bool) -> None:
+    def _leave(self, sequence: SequenceState, *, in_step: bool) -> None:
         """Take a request out of the batch; its filled blocks stay cached, its tail goes first.
 
         in_step: a step is in progress, so a decoding request has room for that step's token.
@@ -316,17 +307,13 @@ class Engine:
             blocks = self._blocks(sequence.computed_tokens + in_step)
         self._free(sequence, blocks)
 
-    def _free(self, sequence: Sequence, blocks: int) -> None:
+    def _free(self, sequence: SequenceState, blocks: int) -> None:
         pool = self.pool
         anonymous = blocks - len(sequence.held_hashes)
         filled = sequence.computed_tokens // self.profile.block_tokens
-        hashes = sequence.request.block_hashes
-        new_hashes = [hashes[index] for index in range(sequence.registered_blocks, filled)]
-        for block_hash in reversed(new_hashes):
-            anonymous -= pool.retire(block_hash)
-        pool.free_anonymous(anonymous)
-        for block_hash in reversed(sequence.held_hashes):
-            pool.release(block_hash)
+        hashes = sequence.request.block_hashes.between(sequence.registered_blocks, filled)
+        pool.free_anonymous(anonymous - pool.retire(reversed(hashes)))
+        pool.release(reversed(sequence.held_hashes))
         sequence.held_hashes = []
         sequence.registered_blocks = 0
 

@@ -18,13 +18,13 @@ _REQUEST_BUCKETS = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
-_REQUEST_HISTOGRAMS = {
-    "e2e_request_latency_seconds": "End to end request latency.",
-    "request_queue_time_seconds": "Time spent in WAITING phase.",
-    "request_prefill_time_seconds": "Time spent in PREFILL phase.",
-    "request_decode_time_seconds": "Time spent in DECODE phase.",
-    "request_inference_time_seconds": "Time spent in RUNNING phase.",
-}
+_REQUEST_HISTOGRAMS = (
+    "e2e_request_latency_seconds",
+    "request_queue_time_seconds",
+    "request_prefill_time_seconds",
+    "request_decode_time_seconds",
+    "request_inference_time_seconds",
+)
 
 
 class Histogram:

@@ -19,7 +19,6 @@ class StreamOptions(msgspec.Struct):
     """What a stream carries beside text."""
 
     include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None
 
 
 class Message(msgspec.Struct):

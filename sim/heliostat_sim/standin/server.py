@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
+from heliostat_sim.engine.generation import warm_up
 from heliostat_sim.standin.app import StandIn
 from heliostat_sim.standin.faults import Fault, FaultKind
 from heliostat_sim.standin.loop_lag import LoopLagProbe
@@ -89,6 +90,7 @@ async def running_engine(options: EngineOptions) -> AsyncIterator[RunningEngine]
 @asynccontextmanager
 async def running_engines(options: Sequence[EngineOptions]) -> AsyncIterator[list[RunningEngine]]:
     """Run several stand-ins in the current event loop, with one loop-lag probe."""
+    warm_up()
     lag = LoopLagProbe()
     async with AsyncExitStack() as stack:
         engines = []

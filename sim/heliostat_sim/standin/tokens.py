@@ -81,10 +81,11 @@ class TokenBlocks:
         """Return the text of output tokens [start_token, end_token)."""
         return output_bytes(self.seed, start_token, end_token)
 
-    def __getitem__(self, index: int) -> int:
-        while len(self._hashes) <= index:
+    def between(self, start: int, end: int) -> list[int]:
+        """Return the hashes of blocks [start, end)."""
+        while len(self._hashes) < end:
             self._append_hash()
-        return self._hashes[index]
+        return self._hashes[start:end]
 
     def _append_hash(self) -> None:
         """Hash the next block, which ends in the output."""
