@@ -59,10 +59,11 @@ class AccessLogServer(AccessLogServiceServicer):  # type: ignore[misc]
         """Take in one Envoy worker's entries until it goes away."""
         async for message in request_iterator:
             for entry in message.http_logs.log_entry:
-                self._take(entry)
+                self.take(entry)
         return StreamAccessLogsResponse()
 
-    def _take(self, entry: HTTPAccessLogEntry) -> None:
+    def take(self, entry: HTTPAccessLogEntry) -> None:
+        """Hand on what one entry means; count it where it means nothing."""
         try:
             ticket = parse_ticket(entry)
             if ticket is None:

@@ -95,20 +95,28 @@ class EnvoyStream:
         return Answer(request.type_url, version.number, None)
 
     def responses(self, offer: Offer) -> Iterator[DiscoveryResponse]:
-        """Yield what can be sent now; a type is only reached once those before it are settled."""
+        """Yield what can be sent now; routes wait until clusters and endpoints are settled.
+
+        Endpoints do not wait for the clusters' acknowledgement: Envoy holds that one back until
+        the new clusters have their endpoints.
+        """
+        settled = True
         for type_url in TYPES:
             version = offer.get(type_url)
             subscription = self._subscriptions.get(type_url)
             if version is None:
                 continue
             if subscription is None:
-                return
+                settled &= not version.resources
+                continue
             if type_url == CLUSTER_TYPE:
                 version = self._with_routed_clusters(version, offer)
+            if type_url == ROUTE_TYPE and not settled:
+                return
             if not subscription.awaits_answer and _is_due(subscription, version):
                 yield self._respond(type_url, subscription, version, offer)
-            if subscription.awaits_answer or not _covers(type_url, subscription, version):
-                return
+            settled &= not subscription.awaits_answer
+            settled &= _covers(type_url, subscription, version)
 
     def _with_routed_clusters(self, clusters: Version, offer: Offer) -> Version:
         """Keep the clusters that the Envoy's present routes still name."""

