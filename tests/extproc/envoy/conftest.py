@@ -168,10 +168,20 @@ class ScriptedRouter(ExternalProcessorServicer):
                     if pick.hold:
                         yield _override_timeout(30)
                         self.held += 1
-                        await pick.hold.wait()
+                        if await _client_left(request_iterator, pick.hold):
+                            return
                     yield _reply(ticket, pick)
         finally:
             self.finished += 1
+
+
+async def _client_left(request_iterator, hold: asyncio.Event) -> bool:
+    """Hold until the event, or until Envoy ends the call because the client is gone."""
+    held = asyncio.create_task(hold.wait())
+    ended = asyncio.ensure_future(anext(request_iterator, None))
+    await asyncio.wait((held, ended), return_when=asyncio.FIRST_COMPLETED)
+    held.cancel()
+    return ended.done()
 
 
 def _override_timeout(seconds: int) -> ext_proc.ProcessingResponse:

@@ -257,7 +257,8 @@ async def test_client_that_leaves_while_held_ends_the_call(gateway: Gateway) -> 
     request = asyncio.create_task(gateway.post())
     await eventually(lambda: gateway.router.held)
     request.cancel()
-    await eventually(lambda: gateway.router.finished)
+    async with asyncio.timeout(0.5):
+        await eventually(lambda: gateway.router.finished)
     assert not engine.requests
 
 
