@@ -4,6 +4,7 @@ One cluster and one route per pool. Clusters and routes are rare and built with 
 endpoint assignments change all the time and are built with upb (10,000 endpoints in tens of ms).
 """
 
+import functools
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,13 +94,23 @@ def build_resources(pools: Mapping[str, Sequence[str]], settings: ResourceSettin
     """Translate pools (name -> `ip:port` addresses); AddressError names the first bad address."""
     names = sorted(pools)
     return Resources(
-        clusters={wire.cluster_name(name): bytes(build_cluster(name, settings)) for name in names},
+        clusters={wire.cluster_name(name): _serialized_cluster(name, settings) for name in names},
         assignments={
             wire.cluster_name(name): build_assignment(name, pools[name]) for name in names
         },
-        routes={wire.ROUTES_NAME: bytes(build_routes(names, settings))},
+        routes={wire.ROUTES_NAME: _serialized_routes(tuple(names), settings)},
         addresses={wire.cluster_name(name): frozenset(pools[name]) for name in names},
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _serialized_cluster(pool: str, settings: ResourceSettings) -> bytes:
+    return bytes(build_cluster(pool, settings))
+
+
+@functools.lru_cache(maxsize=8)
+def _serialized_routes(pools: tuple[str, ...], settings: ResourceSettings) -> bytes:
+    return bytes(build_routes(pools, settings))
 
 
 def parse_address(address: str) -> tuple[str, int]:
