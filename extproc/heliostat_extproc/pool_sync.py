@@ -54,9 +54,11 @@ class PoolSync:
         return self._catalog.models()
 
     def endpoints(self) -> frozenset[str]:
-        """Every endpoint that the core may pick or that still serves."""
+        """Every endpoint that the core may pick or that still serves: those worth scraping."""
         picked = {e.address for update in self._told.values() for e in update.endpoints}
-        return self._driver.serving_endpoints() | picked
+        removed = (self._published or {}).keys() - self._wanted.keys()
+        leaving = {address for pool in removed for address in (self._published or {})[pool]}
+        return self._driver.serving_endpoints() | picked | leaving
 
     def apply(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force."""

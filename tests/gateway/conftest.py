@@ -43,7 +43,7 @@ async def eventually(condition: Callable[[], object], what: str) -> None:
         pytest.fail(f"never became true: {what}")
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -59,6 +59,7 @@ class Engine:
     """Answers wait for it."""
     served: int = 0
     aborted: int = 0
+    """Requests whose connection was closed before they were answered."""
     last_body: dict[str, Any] = field(default_factory=dict)
     last_headers: dict[str, str] = field(default_factory=dict)
 
@@ -100,7 +101,7 @@ class Engine:
 
 @asynccontextmanager
 async def run_engine() -> AsyncIterator[Engine]:
-    engine = Engine(f"127.0.0.1:{free_port()}")
+    engine = Engine(f"127.0.0.1:{find_free_port()}")
     engine.release.set()
     application = web.Application()
     application.router.add_post("/v1/chat/completions", engine.on_chat)
@@ -179,6 +180,15 @@ class Gateway:
 
         await eventually(settled, f"pool {pool} has exactly {addresses}")
 
+    async def until_queued(self, pool: str, count: int) -> None:
+        """Wait until the router holds exactly this many of the pool's requests."""
+
+        def queued() -> bool:
+            view = self.view(pool)
+            return view is not None and view.queued == count
+
+        await eventually(queued, f"pool {pool} holds {count}")
+
     async def until_waiting(self, pool: str, waiting_requests: int) -> None:
         """Wait until every endpoint's scrape has said how many wait there."""
 
@@ -193,7 +203,8 @@ class Gateway:
     async def post(self, body: object, path: str = "/v1/chat/completions") -> Reply:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with self.client.post(self.url + path, data=data) as response:
-            return Reply(response.status, dict(response.headers), await response.json())
+            headers = {key.lower(): value for key, value in response.headers.items()}
+            return Reply(response.status, headers, await response.json())
 
     async def chat(self, model: str, **more: object) -> Reply:
         messages = [{"role": "user", "content": "Hello"}]
@@ -221,7 +232,7 @@ async def run_gateway(drain_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[
             drain_seconds=drain_seconds,
             scrape=SCRAPE,
         )
-        port = free_port()
+        port = find_free_port()
 
         def bootstrap(admin_socket: Path) -> BootstrapSettings:
             return BootstrapSettings(
@@ -286,3 +297,15 @@ def refusing_engine() -> Iterator[str]:
         bound.bind(("127.0.0.1", 0))
         host, port = bound.getsockname()
         yield f"{host}:{port}"
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[[Callable[[], object], str], Awaitable[None]]:
+    """Wait for a condition; fail with its description after a deadline."""
+    return eventually
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on loopback that nobody uses."""
+    return find_free_port()

@@ -88,7 +88,7 @@ async def test_a_full_queue_is_429(gateway, engines):
     await gateway.add_pool("full", engine.address, queueLimit=1)
     await gateway.until_waiting("full", 1)
     held = asyncio.create_task(gateway.chat("full"))
-    await until_held(gateway, "full", 1)
+    await gateway.until_queued("full", 1)
     reply = await gateway.chat("full")
     assert (reply.status, reply.code) == (429, "queue-full")
     assert int(reply.headers["retry-after"]) >= 1
@@ -114,7 +114,7 @@ async def test_a_held_request_outlives_envoys_message_timeout(gateway, engines):
     await gateway.add_pool("patient", engine.address)
     await gateway.until_waiting("patient", 1)
     held = asyncio.create_task(gateway.chat("patient"))
-    await until_held(gateway, "patient", 1)
+    await gateway.until_queued("patient", 1)
     done, _ = await asyncio.wait([held], timeout=1.5)
     assert not done
     engine.waiting_requests = 0
@@ -128,7 +128,7 @@ async def test_a_client_that_leaves_the_queue_is_forgotten(gateway, engines):
     await gateway.add_pool("left", engine.address)
     await gateway.until_waiting("left", 1)
     request = asyncio.create_task(gateway.chat("left"))
-    await until_held(gateway, "left", 1)
+    await gateway.until_queued("left", 1)
     request.cancel()
     await gateway.until_idle()
     engine.waiting_requests = 0
@@ -136,7 +136,7 @@ async def test_a_client_that_leaves_the_queue_is_forgotten(gateway, engines):
     assert (engine.served, engine.aborted) == (0, 0)
 
 
-async def test_a_client_that_leaves_its_stream_frees_the_engine(gateway, engines):
+async def test_a_client_that_leaves_its_stream_frees_the_engine(gateway, engines, eventually):
     """The engine aborts, and the ledger is back to nothing."""
     engine = await engines()
     engine.release.clear()
@@ -146,9 +146,7 @@ async def test_a_client_that_leaves_its_stream_frees_the_engine(gateway, engines
         assert b"one" in await response.content.readuntil(b"\n\n")
         assert gateway.view("stream").inflight == 1
     await gateway.until_idle()
-    async with asyncio.timeout(5):
-        while not engine.aborted:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: engine.aborted == 1, "the engine has aborted")
 
 
 async def test_a_refused_request_is_retried_on_the_next_endpoint(gateway, engines, refusing_engine):
@@ -200,9 +198,3 @@ async def test_the_admin_interface_shows_what_happened(gateway, engines):
     assert pools["counted"]["endpoints"][0]["address"] == engine.address
     async with gateway.client.get(f"{admin}/readyz") as response:
         assert response.status == 200
-
-
-async def until_held(gateway, pool, count):
-    async with asyncio.timeout(5):
-        while gateway.view(pool).queued != count:
-            await asyncio.sleep(0.01)
