@@ -125,3 +125,39 @@ def test_clearing_the_pool_forgets_only_what_no_request_holds() -> None:
     assert pool.match([1]) == [1]
     assert pool.match([2]) == []
     assert pool.empty_blocks == 3
+
+
+@pytest.mark.parametrize("steps", range(1, 10))
+def test_an_abort_after_any_step_returns_every_block(steps: int) -> None:
+    """Wherever in a block a request stands, none of its blocks stays behind."""
+    engine = Engine(profile())
+    engine.submit(request(1, range(6), 30), 0.0)
+    for _ in range(steps):
+        at = engine.next_step_at()
+        assert at is not None
+        engine.advance(at)
+    engine.abort(1, at)
+    assert engine.pool.anonymous_blocks == engine.pool.shared_blocks == 0
+
+
+def test_pressure_evicts_the_oldest_prefix_first() -> None:
+    """When a new prompt needs room the prefix unused for longest goes, the other stays."""
+    engine = Engine(profile())
+    for number, start in enumerate((0, 100, 200)):
+        engine.submit(request(number, range(start, start + 28)), float(number))
+        finished(engine)
+    blocks = [TokenBlocks(range(start, start + 28)).between(0, 7) for start in (0, 100, 200)]
+    assert [len(engine.pool.match(one)) for one in blocks] == [2, 7, 7]
+
+
+def test_the_next_in_line_is_tried_when_the_one_before_it_gives_up() -> None:
+    """A small request behind a large one that waits for blocks starts once that one aborts."""
+    engine = Engine(profile())
+    engine.submit(request(1, range(20), 30), 0.0)
+    engine.submit(request(2, range(100, 160)), 0.1)
+    engine.submit(request(3, range(200, 204)), 0.1)
+    engine.advance(0.5)
+    assert engine.metrics().waiting_requests == 2
+    engine.abort(2, 0.5)
+    engine.advance(0.7)
+    assert engine.metrics().waiting_requests == 0

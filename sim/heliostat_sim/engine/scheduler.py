@@ -88,8 +88,8 @@ class Engine:
             if sequence is None:
                 return False
             self._leave(sequence, in_step=True)
-            if self._run is not None:
-                self._run.cut()
+        if self._run is not None:
+            self._run.cut()
         self._totals.aborted_requests += 1
         return True
 
