@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import structlog
 from heliostat_routing.events import PoolRemoved, PoolUpdated
-from heliostat_routing.settings import PolicyName
+from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName
 
 from heliostat_extproc.discovery.catalog import Catalog, Resolution, ServedModel
 from heliostat_extproc.discovery.snapshot import Snapshot
@@ -102,11 +102,16 @@ class PoolSync:
             del self._told[pool]
             self._driver.submit(PoolRemoved(pool))
         for pool, wanted in self._wanted.items():
-            known = tuple(e for e in wanted.endpoints if e.address in self._acked)
-            update = replace(wanted, endpoints=known)
+            update = replace(wanted, endpoints=tuple(map(self._as_known, wanted.endpoints)))
             if update != self._told.get(pool):
                 self._told[pool] = update
                 self._driver.submit(update)
+
+    def _as_known(self, endpoint: EndpointSettings) -> EndpointSettings:
+        """Until Envoy knows a ready endpoint, requests may wait for it but not go there."""
+        if endpoint.phase is not EndpointPhase.READY or endpoint.address in self._acked:
+            return endpoint
+        return replace(endpoint, phase=EndpointPhase.STARTING)
 
     def _note_problems(self, snapshot: Snapshot) -> None:
         problems = tuple(str(problem) for problem in snapshot.problems)

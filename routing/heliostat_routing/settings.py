@@ -20,6 +20,8 @@ class PolicyName(StrEnum):
 class EndpointPhase(StrEnum):
     """What the discovery says of an endpoint."""
 
+    STARTING = "starting"
+    """Will be ready soon: requests may wait for it."""
     READY = "ready"
     DRAINING = "draining"
     """Finishes what it has; takes nothing new."""

@@ -132,6 +132,13 @@ def test_nothing_ready_means_wait() -> None:
     assert target(book.update(draining, EndpointSettings("e1"))) == "e1"
 
 
+def test_requests_wait_for_an_endpoint_that_is_starting() -> None:
+    """A pool whose endpoints are not known to the proxy yet holds requests, and rejects none."""
+    book = Playbook([EndpointSettings("e0", EndpointPhase.STARTING)])
+    assert isinstance(book.arrive(1)[0], Enqueue)
+    assert target(book.update(EndpointSettings("e0"))) == "e0"
+
+
 def test_a_removed_pool_serves_what_it_queued() -> None:
     """Removing a pool turns new requests away and loses none that was accepted."""
     book = Playbook(1, prefill_tokens_per_second=RATE)
