@@ -5,6 +5,7 @@ a client sent. Endpoint gauges are read from the core's views when somebody scra
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 from heliostat_routing.commands import Command, Dispatch, Enqueue
 from heliostat_routing.events import Event, RequestArrived
@@ -38,8 +39,11 @@ class Telemetry:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.registry.register(_ViewCollector(views))
-        self._requests = self._counter("requests", "Requests by how they ended.", "pool", "code")
-        self._decisions = self._counter("decisions", "Decisions by the rule.", "policy", "rule")
+        # `labels` costs more than the count itself: on the hot path each series is looked up once.
+        requests = self._counter("requests", "Requests by how they ended.", "pool", "code")
+        decisions = self._counter("decisions", "Decisions by the rule.", "policy", "rule")
+        self._requests = cache(requests.labels)
+        self._decisions = cache(decisions.labels)
         self._scrapes = self._counter("scrapes", "Scrapes of engines by result.", "result")
         self._core_errors = self._counter("core_errors", "Failures of the routing core.")
         self._protocol_errors = self._counter("ext_proc_protocol_errors", "Senseless messages.")
@@ -51,9 +55,10 @@ class Telemetry:
         self._decision_seconds = self._histogram(
             "decision_seconds", "Time the core took for a new request.", _DECISION_BUCKETS
         )
-        self._wait_seconds = self._histogram(
+        wait_seconds = self._histogram(
             "queue_wait_seconds", "Time that requests were held.", _WAIT_BUCKETS, "pool"
         )
+        self._wait_seconds = cache(wait_seconds.labels)
 
     def on_handled(self, event: Event, commands: Sequence[Command], seconds: float) -> None:
         """Count the decisions among the commands."""
@@ -62,7 +67,7 @@ class Telemetry:
         for command in commands:
             if isinstance(command, Dispatch | Enqueue):
                 why = command.explanation
-                self._decisions.labels(why.policy, why.rule).inc()
+                self._decisions(why.policy, why.rule).inc()
 
     def on_core_failed(self) -> None:
         """Count a failure of the core."""
@@ -70,11 +75,11 @@ class Telemetry:
 
     def on_finished(self, pool: str, outcome: Outcome | Reason) -> None:
         """Count a request."""
-        self._requests.labels(pool, outcome.value).inc()
+        self._requests(pool, outcome.value).inc()
 
     def on_held(self, pool: str, seconds: float) -> None:
         """Note how long a request was held."""
-        self._wait_seconds.labels(pool).observe(seconds)
+        self._wait_seconds(pool).observe(seconds)
 
     def on_protocol_error(self) -> None:
         """Count a message of Envoy's that made no sense."""
