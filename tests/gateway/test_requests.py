@@ -14,7 +14,7 @@ async def test_a_request_is_served_and_accounted_for(gateway, engines):
     reply = await gateway.chat("plain", temperature=0.5)
     assert (reply.status, reply.body["served_by"]) == (200, engine.address)
     assert engine.last_body["temperature"] == 0.5
-    assert "x-heliostat-pool" not in engine.last_headers
+    assert "x-heliostat-cluster" not in engine.last_headers
     await gateway.until_idle()
 
 
@@ -175,7 +175,7 @@ async def test_clients_cannot_choose_the_endpoint_or_the_pool(gateway, engines):
     await gateway.add_pool("elsewhere", other.address)
     headers = {
         "x-gateway-destination-endpoint": other.address,
-        "x-heliostat-pool": "elsewhere",
+        "x-heliostat-cluster": "pool:elsewhere",
     }
     body = {"model": "steered", "messages": []}
     url = gateway.url + "/v1/chat/completions"
