@@ -49,7 +49,7 @@ def dispatch_response(
         common.body_mutation.body = new_body
         length = str(len(new_body))
         _set_header(common.header_mutation.set_headers, "content-length", length)
-    _set_header(common.header_mutation.set_headers, wire.POOL_HEADER, pool)
+    _set_header(common.header_mutation.set_headers, wire.CLUSTER_HEADER, wire.cluster_name(pool))
     _set_header(common.header_mutation.set_headers, wire.TICKET_HEADER, str(ticket))
     metadata = response.dynamic_metadata.fields
     metadata[wire.ROUTER_NAMESPACE].struct_value.fields[wire.TICKET_KEY].string_value = str(ticket)

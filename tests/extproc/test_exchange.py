@@ -89,7 +89,7 @@ def asked(content: bytes = b'{"model":"m","messages":["hello"]}') -> tuple[Excha
     return machine, question
 
 
-def test_a_dispatch_names_pool_endpoints_and_ticket() -> None:
+def test_a_dispatch_names_cluster_endpoints_and_ticket() -> None:
     """Envoy gets the route's header, the endpoints in order, and what joins its log to us."""
     machine, question = asked()
     assert (question.arrival.pool, question.arrival.ticket) == ("pool", 7)
@@ -98,7 +98,7 @@ def test_a_dispatch_names_pool_endpoints_and_ticket() -> None:
     set_headers = {o.header.key: o.header.raw_value for o in common.header_mutation.set_headers}
     assert common.clear_route_cache
     assert set_headers == {
-        "x-heliostat-pool": b"pool",
+        "x-heliostat-cluster": b"pool:pool",
         "x-heliostat-ticket": b"7",
         "x-gateway-destination-endpoint": b"10.0.0.1:8000,10.0.0.2:8000",
     }

@@ -48,7 +48,6 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsExplicitHttpConfig,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPathSegment
 from envoy_data_plane.google.protobuf import Any
 
@@ -93,12 +92,13 @@ class Resources:
 def build_resources(pools: Mapping[str, Sequence[str]], settings: ResourceSettings) -> Resources:
     """Translate pools (name -> `ip:port` addresses); AddressError names the first bad address."""
     names = sorted(pools)
+    only_pool = names[0] if len(names) == 1 else None
     return Resources(
         clusters={wire.cluster_name(name): _serialized_cluster(name, settings) for name in names},
         assignments={
             wire.cluster_name(name): build_assignment(name, pools[name]) for name in names
         },
-        routes={wire.ROUTES_NAME: _serialized_routes(tuple(names), settings)},
+        routes={wire.ROUTES_NAME: _serialized_routes(only_pool, settings)},
         addresses={wire.cluster_name(name): frozenset(pools[name]) for name in names},
     )
 
@@ -109,8 +109,8 @@ def _serialized_cluster(pool: str, settings: ResourceSettings) -> bytes:
 
 
 @functools.lru_cache(maxsize=8)
-def _serialized_routes(pools: tuple[str, ...], settings: ResourceSettings) -> bytes:
-    return bytes(build_routes(pools, settings))
+def _serialized_routes(only_pool: str | None, settings: ResourceSettings) -> bytes:
+    return bytes(build_routes(only_pool, settings))
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -182,14 +182,21 @@ def _policy(name: str, config: OverrideHost | LeastRequest) -> LoadBalancingPoli
     )
 
 
-def build_routes(pools: Sequence[str], settings: ResourceSettings) -> RouteConfiguration:
-    """Build one route per pool, and what happens to a request that the router has not seen."""
-    routes = [_pool_route(pool, settings, _pool_match(pool)) for pool in pools]
+def build_routes(only_pool: str | None, settings: ResourceSettings) -> RouteConfiguration:
+    """Build the route that the router steers, and what happens to a request it has not seen.
+
+    The router names the cluster in a header, so the routes need not change when pools do: Envoy
+    keeps a request on the route table of its arrival, however long the router holds it.
+    """
+    steered = RouteMatch(
+        prefix="/", headers=[HeaderMatcher(name=wire.CLUSTER_HEADER, present_match=True)]
+    )
     anything = RouteMatch(prefix="/")
-    if len(pools) == 1:
-        routes.append(_pool_route(pools[0], settings, anything))
-    else:
+    routes = [_route(steered, settings, cluster_header=wire.CLUSTER_HEADER)]
+    if only_pool is None:
         routes.append(_unrouted(anything))
+    else:
+        routes.append(_route(anything, settings, cluster=wire.cluster_name(only_pool)))
     return RouteConfiguration(
         name=wire.ROUTES_NAME,
         virtual_hosts=[
@@ -197,35 +204,37 @@ def build_routes(pools: Sequence[str], settings: ResourceSettings) -> RouteConfi
                 name=wire.ROUTES_NAME,
                 domains=["*"],
                 routes=routes,
-                request_headers_to_remove=[wire.POOL_HEADER],
+                request_headers_to_remove=[wire.CLUSTER_HEADER],
             )
         ],
     )
 
 
-def _pool_match(pool: str) -> RouteMatch:
-    header = HeaderMatcher(name=wire.POOL_HEADER, string_match=StringMatcher(exact=pool))
-    return RouteMatch(prefix="/", headers=[header])
-
-
-def _pool_route(pool: str, settings: ResourceSettings, match: RouteMatch) -> Route:
-    return Route(
-        match=match,
-        route=RouteAction(
-            cluster=wire.cluster_name(pool),
-            timeout=timedelta(0),
-            idle_timeout=timedelta(0),
-            retry_policy=RetryPolicy(
-                retry_on=RETRY_ON,
-                num_retries=settings.retries,
-                retriable_status_codes=list(RETRIABLE_STATUS_CODES),
-                retry_back_off=RetryPolicyRetryBackOff(
-                    base_interval=timedelta(milliseconds=1),
-                    max_interval=timedelta(milliseconds=10),
-                ),
+def _route(
+    match: RouteMatch,
+    settings: ResourceSettings,
+    *,
+    cluster: str = "",
+    cluster_header: str | None = None,
+) -> Route:
+    action = RouteAction(
+        timeout=timedelta(0),
+        idle_timeout=timedelta(0),
+        retry_policy=RetryPolicy(
+            retry_on=RETRY_ON,
+            num_retries=settings.retries,
+            retriable_status_codes=list(RETRIABLE_STATUS_CODES),
+            retry_back_off=RetryPolicyRetryBackOff(
+                base_interval=timedelta(milliseconds=1),
+                max_interval=timedelta(milliseconds=10),
             ),
         ),
     )
+    if cluster_header is not None:
+        action.cluster_header = cluster_header
+    else:
+        action.cluster = cluster
+    return Route(match=match, route=action)
 
 
 def _unrouted(match: RouteMatch) -> Route:

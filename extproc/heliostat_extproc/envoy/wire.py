@@ -1,7 +1,7 @@
 """Every name that the router and its Envoy must agree on, in one place."""
 
-POOL_HEADER = "x-heliostat-pool"
-"""Set by the router on the request: the pool whose route is taken. Never sent upstream."""
+CLUSTER_HEADER = "x-heliostat-cluster"
+"""Set by the router on the request: the cluster of its pool. Never sent upstream."""
 
 LB_NAMESPACE = "envoy.lb"
 ENDPOINT_KEY = "x-gateway-destination-endpoint"

