@@ -88,7 +88,7 @@ class Books:
 
     def undo(self, flight: Flight, endpoint: Endpoint) -> None:
         """Take back what was expected of an attempt that came to nothing."""
-        endpoint.on_undone(flight.ticket)
+        endpoint.on_uncounted(flight.ticket)
         self.index.retract(endpoint.slot, flight.request.block_keys, flight.depth, flight.stamp)
 
     # Endpoints

@@ -70,10 +70,11 @@ class Endpoint:
         self.breaker.on_dispatch(ticket)
         return self.clock.push(ticket, start, work_seconds)
 
-    def on_undone(self, ticket: int) -> None:
-        """Take back a dispatch that never reached the engine; its clock entry stays.
+    def on_uncounted(self, ticket: int) -> None:
+        """Stop waiting for the engine to count this dispatch: it will not.
 
-        An endpoint that fails fast must not look idle, so the time it was to be busy still counts.
+        vLLM counts neither what it refuses nor what its client aborts, and cannot count what never
+        reached it. The clock entry stays: an endpoint that fails fast must not look idle.
         """
         self._dispatched -= 1
         self._recent = deque(entry for entry in self._recent if entry[0] != ticket)
@@ -193,10 +194,13 @@ class Endpoint:
         )
 
     def _settle_unseen(self, metrics: EngineMetrics, *, fresh: bool) -> None:
-        """Find how many dispatches the scrape does not cover yet: by counts, never by age."""
+        """Find how many dispatches the scrape does not cover yet: by counts, never by age.
+
+        With nothing in flight the count starts afresh, whatever the engine did not count before.
+        """
         reported = metrics.running_requests + metrics.waiting_requests
         seen = reported + metrics.finished_requests
-        if fresh:
+        if fresh or not self.inflight:
             unseen = max(0, self.inflight - reported)
             self._unseen_base = seen - self._dispatched + unseen
         self._unseen_base = max(self._unseen_base, seen - self._dispatched)

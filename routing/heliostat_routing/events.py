@@ -14,7 +14,9 @@ class Outcome(StrEnum):
     """How an attempt at an endpoint ended, as the access log tells it."""
 
     SERVED = "served"
-    """The engine answered with output (or with an error that is the request's own fault)."""
+    """The engine answered with output."""
+    REFUSED = "refused"
+    """The engine answered 4xx, the request's own fault: it never ran."""
     CLIENT_ABORTED = "client-aborted"
     """The client left; says nothing about the endpoint."""
     ENGINE_FAILED = "engine-failed"

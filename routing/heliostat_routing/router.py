@@ -154,11 +154,19 @@ class Router:
             endpoint.breaker.on_neither(flight.ticket)
         else:
             endpoint.breaker.on_success()
+        if flight.endpoint == endpoint.address:
+            self._learn(event, flight, endpoint)
+        self._books.touch(endpoint.address, now)
+
+    def _learn(self, event: RequestMeasured, flight: Flight, endpoint: Endpoint) -> None:
         pool = self._books.pools.get(flight.request.pool)
-        if pool is not None and flight.endpoint == endpoint.address:
+        if event.outcome is Outcome.REFUSED:
+            self._books.undo(flight, endpoint)
+        elif event.outcome is Outcome.CLIENT_ABORTED:
+            endpoint.on_uncounted(flight.ticket)
+        elif pool is not None:
             blocks = capacity_blocks(endpoint, pool)
             calibrate(event, flight, pool, endpoint, self._books.index, blocks)
-        self._books.touch(endpoint.address, now)
 
     def _on_scraped(self, address: str, metrics: EngineMetrics, now: float) -> None:
         books = self._books

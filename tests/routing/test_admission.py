@@ -94,6 +94,22 @@ def test_a_dispatch_is_unseen_until_counts_cover_it() -> None:
     assert target(book.arrive(2)) not in (None, where)
 
 
+@pytest.mark.parametrize("outcome", [Outcome.CLIENT_ABORTED, Outcome.REFUSED])
+def test_what_the_engine_never_counts_does_not_stay_unseen(outcome: Outcome) -> None:
+    """Aborted and refused requests, which no engine counter shows, do not weigh on the endpoint."""
+    book = Playbook(1, prefill_tokens_per_second=1e6)
+    book.scrape("e0")
+    book.arrive(0, after=1.0)
+    for ticket in range(1, 6):
+        book.arrive(ticket, after=0.1)
+        book.tell(RequestFinished(ticket), after=0.1)
+        book.tell(RequestMeasured(ticket, "e0", outcome))
+    book.scrape("e0", after=0.1, running_requests=1)
+    book.arrive(9, after=0.1)
+    endpoint = book.router._books.fleet.by_address["e0"]
+    assert (endpoint.inflight, endpoint.load) == (2, 2)
+
+
 def test_the_queue_is_bounded() -> None:
     """One request more than the limit is rejected with a time after which to retry."""
     book = Playbook(1, prefill_tokens_per_second=RATE, queue_limit=1)

@@ -154,6 +154,15 @@ def test_an_endpoint_that_goes_takes_its_entries_along() -> None:
     assert indexed_tokens(book, "e0") == 0
 
 
+def test_a_refused_prompt_leaves_the_index() -> None:
+    """What the engine answered 4xx was never computed, so it is held nowhere."""
+    book = Playbook(1)
+    book.arrive(1, keys(("too long", 8)))
+    book.tell(RequestFinished(1))
+    book.tell(RequestMeasured(1, "e0", Outcome.REFUSED))
+    assert indexed_tokens(book, "e0") == 0
+
+
 def test_a_shortfall_moves_the_watermark_and_keeps_what_was_recomputed() -> None:
     """Blocks older than the first one missing are absent too; the request's own are there."""
     book = Playbook(1, prefill_tokens_per_second=1e5)

@@ -128,7 +128,7 @@ def parse_outcome(entry: HTTPAccessLogEntry) -> Outcome:
     without_output = status == 200 and not entry.response.response_body_bytes
     if status >= 500 or _upstream_failed(flags) or without_output:
         return Outcome.ENGINE_FAILED
-    return Outcome.SERVED
+    return Outcome.REFUSED if status >= 400 else Outcome.SERVED
 
 
 def _attempt_failed(entry: HTTPAccessLogEntry) -> bool:

@@ -25,8 +25,8 @@ def entry(status: int = 200, body_bytes: int = 10, flag: str = "") -> HTTPAccess
     ("ended", "outcome"),
     [
         (entry(), Outcome.SERVED),
-        (entry(status=400), Outcome.SERVED),
-        (entry(status=404, body_bytes=0), Outcome.SERVED),
+        (entry(status=400), Outcome.REFUSED),
+        (entry(status=404, body_bytes=0), Outcome.REFUSED),
         (entry(status=500), Outcome.ENGINE_FAILED),
         (entry(body_bytes=0), Outcome.ENGINE_FAILED),
         (entry(flag="upstream_connection_termination"), Outcome.ENGINE_FAILED),
