@@ -101,13 +101,17 @@ def _lines(page: bytes, family: bytes) -> Iterator[bytes]:
     start = 0 if page.startswith(family) else page.find(b"\n" + family) + 1
     if not start and not page.startswith(family):
         return
+    found = False
     for _ in range(_SERIES_LIMIT):
         end = page.find(b"\n", start)
         end = len(page) if end < 0 else end
         if page[start + size : start + size + 1] in (b"{", b" "):
+            found = True
             yield page[start + size : end]
         if page.startswith(family, end + 1):
             start = end + 1
+        elif found:
+            return
         else:
             start = page.find(b"\n" + family, end) + 1
             if not start:
