@@ -1,7 +1,6 @@
 """Structured logs: JSON for machines, plain lines for people; never a word of a prompt."""
 
 import logging
-import os
 import sys
 from enum import StrEnum
 
@@ -34,6 +33,4 @@ def configure_logs(log_format: LogFormat, level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # gRPC's own lines (fork handlers, GOAWAYs) tell an operator nothing.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
