@@ -87,7 +87,8 @@ async def test_a_chat_stream_has_vllms_chunks(
     body = chat(stream_options={"include_usage": True})
     role, *tokens, usage, done = await stream(http, engine, "/v1/chat/completions", body)
     assert done == "[DONE]"
-    assert list(role) == ["id", "object", "created", "model", "choices", "prompt_token_ids"]
+    head = ["id", "object", "created", "model", "choices"]
+    assert list(role) == [*head, "prompt_token_ids", "prompt_text"]
     assert role["object"] == "chat.completion.chunk"
     assert role["choices"] == [
         {
@@ -105,8 +106,11 @@ async def test_a_chat_stream_has_vllms_chunks(
     assert [len(choice["delta"]["content"]) for choice in choices] == [4] * 5
     assert [choice["finish_reason"] for choice in choices] == [None] * 4 + ["length"]
     assert usage["choices"] == []
+    assert list(usage) == [*head, "usage", "system_fingerprint"]
+    assert {tuple(chunk) for chunk in tokens} == {tuple(head)}
     assert usage["usage"]["completion_tokens"] == 5
-    assert usage["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+    details = {"cached_tokens": 0, "created_cache_tokens": 0}
+    assert usage["usage"]["prompt_tokens_details"] == details
     assert {chunk["id"] for chunk in (role, *tokens, usage)} == {role["id"]}
     assert role["id"].startswith("chatcmpl-")
 
@@ -123,7 +127,73 @@ async def test_a_completion_stream_has_vllms_chunks(
     keys = ["index", "text", "logprobs", "finish_reason", "stop_reason"]
     assert list(tokens[0]["choices"][0]) == [*keys, "prompt_token_ids", "token_ids"]
     assert tokens[-1]["choices"][0]["finish_reason"] == "length"
+    assert ["system_fingerprint" in chunk for chunk in tokens] == [False, False, True]
     assert "usage" not in tokens[-1]
+
+
+async def test_usage_comes_with_every_chunk_on_demand(
+    http: aiohttp.ClientSession, engine: RunningEngine
+) -> None:
+    """Continuous usage counts one token a chunk; the last chunk has the details."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = chat(stream_options=options)
+    *chunks, last, _ = await stream(http, engine, "/v1/chat/completions", body)
+    prompt = last["usage"]["prompt_tokens"]
+    assert [chunk["usage"] for chunk in chunks] == [
+        {
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + output,
+            "completion_tokens": output,
+            "completion_tokens_details": None,
+        }
+        for output in range(6)
+    ]
+    assert last["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+async def test_whole_answers_have_vllms_members(
+    http: aiohttp.ClientSession, engine: RunningEngine
+) -> None:
+    """Bodies, choices and usage have the members of their endpoint, empty ones included."""
+    _, answer = await post(http, engine, "/v1/chat/completions", chat("word " * 20))
+    head = ["id", "object", "created", "model", "choices", "service_tier", "system_fingerprint"]
+    transfers = ["kv_transfer_params", "ec_transfer_params", "metrics"]
+    prompt = ["prompt_logprobs", "prompt_token_ids", "prompt_text"]
+    assert list(answer) == [*head, "usage", *prompt, *transfers]
+    assert set(answer["choices"][0]) == {
+        *("index", "message", "logprobs", "finish_reason", "stop_reason"),
+        *("token_ids", "routed_experts"),
+    }
+    tokens = answer["usage"]["prompt_tokens"]
+    assert answer["usage"] == {
+        "prompt_tokens": tokens,
+        "total_tokens": tokens + 5,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {
+            "cached_tokens": 0,
+            "created_cache_tokens": tokens // 16 * 16,
+            "multimodal_tokens": None,
+        },
+        "completion_tokens_details": None,
+    }
+    assert re.fullmatch(r"vllm-0\.32\.0-[0-9a-f]{8}", answer["system_fingerprint"])
+    _, again = await post(http, engine, "/v1/chat/completions", chat("word " * 20))
+    assert again["usage"]["prompt_tokens_details"]["created_cache_tokens"] == 0
+    assert again["system_fingerprint"] == answer["system_fingerprint"]
+    _, plain = await post(http, engine, "/v1/completions", {"prompt": "once upon"})
+    assert list(plain) == [*head, "usage", *transfers]
+    assert plain["usage"]["prompt_tokens_details"]["created_cache_tokens"] is None
+    assert plain["usage"]["completion_tokens"] == 16
+
+
+async def test_output_is_cut_at_what_the_prompt_leaves(http: aiohttp.ClientSession) -> None:
+    """A limit beyond the room is no error: the answer ends at the model's length."""
+    body = {"prompt": list(range(1900)), "max_tokens": 2000, "ignore_eos": True}
+    async with running_engine(EngineOptions(speed_ratio=1e4, max_model_tokens=2000)) as engine:
+        status, answer = await post(http, engine, "/v1/completions", body)
+        assert status == 200
+        assert answer["usage"]["total_tokens"] == 2000
+        assert answer["choices"][0]["finish_reason"] == "length"
 
 
 async def test_streamed_and_whole_answers_say_the_same(
@@ -158,52 +228,10 @@ async def test_the_next_turn_finds_the_assistants_words_in_the_cache(
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] == known // 16 * 16
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "kind"),
-    [
-        (b"{not json", 400, "Bad Request"),
-        (b'{"messages": "text"}', 400, "Bad Request"),
-        (b'{"messages": [], "max_tokens": "many"}', 400, "Bad Request"),
-        (b"{}", 400, "Bad Request"),
-        (json.dumps(chat(model="other")).encode(), 404, "NotFoundError"),
-        (json.dumps(chat("long " * 40_000)).encode(), 400, "BadRequestError"),
-        (json.dumps(chat(max_tokens=28_000)).encode(), 400, "BadRequestError"),
-        (json.dumps(chat(max_tokens=0)).encode(), 400, "BadRequestError"),
-    ],
-)
-async def test_bad_requests_get_vllms_error_bodies(
-    http: aiohttp.ClientSession, engine: RunningEngine, body: bytes, status: int, kind: str
-) -> None:
-    """Every refusal has message, type, param and code, and vLLM's status."""
-    async with http.post(engine.url + "/v1/chat/completions", data=body) as response:
-        error = (await response.json())["error"]
-        assert response.status == status
-    assert list(error) == ["message", "type", "param", "code"]
-    assert (error["type"], error["code"]) == (kind, status)
-
-
-async def test_a_full_engine_answers_503_or_an_error_in_the_stream(
-    http: aiohttp.ClientSession,
-) -> None:
-    """Overload is HTTP 503, but 200 with one error event and [DONE] for a stream."""
-    options = EngineOptions(speed_ratio=0.5, max_unfinished_requests=1)
-    path = "/v1/chat/completions"
-    async with running_engine(options) as engine:
-        holder = await http.post(engine.url + path, json=chat(stream=True))
-        status, body = await post(http, engine, path, chat())
-        assert (status, body["error"]["code"]) == (503, 503)
-        assert body["error"]["type"] == "Service Unavailable"
-        error, done = await stream(http, engine, path, chat())
-        assert (error["error"]["code"], done) == (503, "[DONE]")
-        rejections = "vllm:admission_rejections_total|max_num_queued_reqs"
-        assert await metric(http, engine, rejections) == 2
-        holder.close()
-
-
 async def test_headers_come_on_acceptance_and_a_disconnect_aborts_in_time(
     http: aiohttp.ClientSession,
 ) -> None:
-    """The answer's headers precede its first token; a client that leaves frees its place."""
+    """The headers precede the first token; a client that leaves frees its place, uncounted."""
     running = "vllm:num_requests_running"
     async with running_engine(EngineOptions(speed_ratio=0.1)) as engine:
         response = await http.post(engine.url + "/v1/chat/completions", json=chat(stream=True))
@@ -212,8 +240,26 @@ async def test_headers_come_on_acceptance_and_a_disconnect_aborts_in_time(
         assert await metric(http, engine, "vllm:generation_tokens_total") == 0
         response.close()
         await until(http, engine, running, lambda value: value == 0, deadline_seconds=0.3)
-        aborted = "vllm:request_success_total|abort"
-        assert await metric(http, engine, aborted) == 1
+        assert await metric(http, engine, "vllm:request_success_total|abort") == 0
+        assert await metric(http, engine, "vllm:prompt_tokens_total") == 0
+
+
+async def test_an_aborted_request_counts_its_tokens_but_not_itself(
+    http: aiohttp.ClientSession,
+) -> None:
+    """Prompt tokens count after the prefill and output tokens as they come; no end counts."""
+    generated = "vllm:generation_tokens_total"
+    async with running_engine(EngineOptions(speed_ratio=5.0)) as engine:
+        body = {"prompt": list(range(64)), "max_tokens": 2000, "ignore_eos": True, "stream": True}
+        response = await http.post(engine.url + "/v1/completions", json=body)
+        await until(http, engine, generated, lambda value: value >= 3)
+        assert await metric(http, engine, "vllm:prompt_tokens_total") == 64
+        response.close()
+        await until(http, engine, "vllm:num_requests_running", lambda value: value == 0)
+        for reason in ("stop", "length", "abort", "error", "repetition"):
+            ended = f'vllm:request_success_total|finished_reason="{reason}"'
+            assert await metric(http, engine, ended) == 0
+        assert await metric(http, engine, "vllm:e2e_request_latency_seconds_count") == 0
 
 
 async def test_a_disconnect_aborts_a_request_that_does_not_stream(
@@ -243,6 +289,9 @@ async def test_metrics_have_vllms_names_and_labels(
         "prefix_cache_hits_total": 48,
         "prompt_tokens_total": 128,
         "prompt_tokens_cached_total": 48,
+        'prompt_tokens_by_source_total|source="local_compute"': 80,
+        'prompt_tokens_by_source_total|source="local_cache_hit"': 48,
+        'prompt_tokens_by_source_total|source="external_kv_transfer"': 0,
         "generation_tokens_total": 8,
         "num_preemptions_total": 0,
         "time_to_first_token_seconds_count": 2,
@@ -254,14 +303,30 @@ async def test_metrics_have_vllms_names_and_labels(
         "request_inference_time_seconds_count": 2,
     }
     for name, value in expected.items():
-        assert await metric(http, engine, f"vllm:{name}|{label}") == value, name
+        sample = f"vllm:{name}" if "|" in name else f"vllm:{name}|{label}"
+        assert await metric(http, engine, sample) == value, name
     for reason in ("capacity", "deferred"):
         assert await metric(http, engine, f"vllm:num_requests_waiting_by_reason|{reason}") == 0
     assert await metric(http, engine, 'vllm:request_success_total|finished_reason="length"') == 2
-    config = 'vllm:cache_config_info|kv_cache_size_tokens="28000",num_gpu_blocks="1750"'
-    assert await metric(http, engine, config) == 1
+    for reason in ("max_num_queued_reqs", "max_num_queued_tokens"):
+        rejected = f'vllm:admission_rejections_total|reason="{reason}"'
+        assert await metric(http, engine, rejected) == 0
     lag = "heliostat_standin_event_loop_lag_seconds"
     assert 0 <= await metric(http, engine, f'{lag}|quantile="0.99"') < 1
+
+
+async def test_kv_usage_leaves_the_null_block_out(http: aiohttp.ClientSession) -> None:
+    """The cache has one block more than can be used, and usage is a share of the usable."""
+    options = EngineOptions(kv_tokens=100 * 16, speed_ratio=0.5)
+    async with running_engine(options) as engine:
+        config = 'vllm:cache_config_info|kv_cache_size_tokens="1616",num_gpu_blocks="101"'
+        assert await metric(http, engine, config) == 1
+        body = {"prompt": list(range(60)), "max_tokens": 100, "stream": True}
+        response = await http.post(engine.url + "/v1/completions", json=body)
+        usage = "vllm:kv_cache_usage_perc"
+        await until(http, engine, usage, lambda value: value > 0)
+        assert await metric(http, engine, usage) == 4 / 100
+        response.close()
 
 
 async def test_tokenize_counts_what_usage_counts(
@@ -281,15 +346,19 @@ async def test_tokenize_counts_what_usage_counts(
     assert plain["count"] == 2
 
 
-async def test_models_and_health_answer(http: aiohttp.ClientSession, engine: RunningEngine) -> None:
-    """The served model is listed with its length; health is 200; a wrong path is a JSON 404."""
+async def test_models_health_and_version_answer(
+    http: aiohttp.ClientSession, engine: RunningEngine
+) -> None:
+    """The served model is listed with its length and permissions; health is 200 and empty."""
     async with http.get(engine.url + "/v1/models") as response:
         (card,) = (await response.json())["data"]
     assert (card["id"], card["max_model_len"]) == (DEFAULT_MODEL, 28_000)
-    async with http.get(engine.url + "/health") as response:
-        assert response.status == 200
-    async with http.get(engine.url + "/nowhere") as response:
-        assert (response.status, (await response.json())["error"]["code"]) == (404, 404)
+    assert card["permission"][0]["object"] == "model_permission"
+    for path in ("/health", "/ping"):
+        async with http.get(engine.url + path) as response:
+            assert (response.status, await response.read()) == (200, b"")
+    async with http.get(engine.url + "/version") as response:
+        assert await response.json() == {"version": "0.32.0"}
 
 
 async def test_a_large_body_is_read(http: aiohttp.ClientSession) -> None:

@@ -11,7 +11,7 @@ from heliostat_sim.engine.errors import EngineError, EngineOverloadedError, Requ
 from heliostat_sim.engine.events import EngineEvent, Finished, FirstToken, Preempted
 from heliostat_sim.engine.profiles import PROFILES, EngineProfile
 from heliostat_sim.engine.request import BlockHashes, EngineRequest, FinishReason
-from heliostat_sim.engine.scheduler import Engine, EngineMetrics
+from heliostat_sim.engine.scheduler import Engine, EngineMetrics, EngineTotals
 
 __all__ = [
     "PROFILES",
@@ -24,6 +24,7 @@ __all__ = [
     "EngineOverloadedError",
     "EngineProfile",
     "EngineRequest",
+    "EngineTotals",
     "FinishReason",
     "Finished",
     "FirstToken",

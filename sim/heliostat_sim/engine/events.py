@@ -24,7 +24,10 @@ class Preempted:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The request has all its output tokens; the instants part queue, prefill and decode."""
+    """The request has all its output tokens; the instants part queue, prefill and decode.
+
+    stored_tokens: of the prompt, those in full blocks that no block held before.
+    """
 
     request_id: int
     at: float
@@ -32,6 +35,7 @@ class Finished:
     prompt_tokens: int
     output_tokens: int
     cached_tokens: int
+    stored_tokens: int
     arrived_at: float
     admitted_at: float
     first_token_at: float

@@ -49,6 +49,7 @@ class SequenceState:
     admitted_at: float | None = None
     first_token_at: float | None = None
     cached_tokens: int = 0
+    stored_blocks: int = 0
     computed_tokens: int = 0
     output_tokens: int = 0
     held_hashes: list[int] = field(default_factory=list)

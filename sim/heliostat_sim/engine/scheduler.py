@@ -57,20 +57,25 @@ class Engine:
         self._totals = EngineTotals()
         self._refused_at_version: int | None = None
 
+    def is_full(self, now: float) -> bool:
+        """Return whether `submit` would raise EngineOverloadedError."""
+        self._synchronize(now)
+        limit = self.profile.max_unfinished_requests
+        return limit is not None and len(self._running) + len(self._waiting) >= limit
+
     def submit(self, request: EngineRequest, now: float) -> None:
         """Queue a request; it may start at once.
 
         Raises EngineOverloadedError and RequestTooLongError, both without effect.
         """
-        limit = self.profile.max_unfinished_requests
-        if limit is not None and len(self._running) + len(self._waiting) >= limit:
+        if self.is_full(now):
+            limit = self.profile.max_unfinished_requests
             raise EngineOverloadedError(f"{limit} requests are unfinished already")
         kept_tokens = request.prompt_tokens + request.output_tokens - 1
         if self._blocks(kept_tokens) > self.pool.capacity_blocks:
             raise RequestTooLongError(
                 f"{kept_tokens} tokens exceed the KV cache of {self.profile.kv_tokens}"
             )
-        self._synchronize(now)
         self._waiting[request.id] = SequenceState(request, arrived_at=now)
         if self._run is None:
             self._begin_step(now)
@@ -201,7 +206,10 @@ class Engine:
         self._chunks.append((sequence, tokens))
         filled = (sequence.computed_tokens + tokens) // self.profile.block_tokens
         hashes = sequence.request.block_hashes.between(sequence.registered_blocks, filled)
-        sequence.held_hashes += self.pool.register(hashes)
+        stored = self.pool.register(hashes)
+        sequence.held_hashes += stored
+        if sequence.first_token_at is None:
+            sequence.stored_blocks += len(stored)
         sequence.registered_blocks = filled
         return tokens
 
@@ -285,6 +293,7 @@ class Engine:
                 prompt_tokens=request.prompt_tokens,
                 output_tokens=sequence.output_tokens,
                 cached_tokens=sequence.cached_tokens,
+                stored_tokens=sequence.stored_blocks * self.profile.block_tokens,
                 arrived_at=arrived_at,
                 admitted_at=arrived_at if sequence.admitted_at is None else sequence.admitted_at,
                 first_token_at=now if sequence.first_token_at is None else sequence.first_token_at,

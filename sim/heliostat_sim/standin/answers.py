@@ -1,10 +1,21 @@
 """The two kinds of answers: one body at the end, or a stream of events as tokens come."""
 
 import asyncio
+from enum import StrEnum
 
 from heliostat_sim.engine import Finished, FinishReason
-from heliostat_sim.standin.chunks import DONE, AnswerShape, usage_of
+from heliostat_sim.engine.generation import TOKEN_BYTES
+from heliostat_sim.standin.chunks import DONE, AnswerShape, Usage
 from heliostat_sim.standin.tokens import TokenBlocks
+from heliostat_sim.standin.usage import chunk_usage, stream_usage, whole_usage
+
+
+class UsageWanted(StrEnum):
+    """How often a stream tells its usage."""
+
+    NEVER = "never"
+    AT_THE_END = "at-the-end"
+    ALWAYS = "always"
 
 
 class _Ending:
@@ -40,11 +51,15 @@ class WholeAnswer(_Ending):
 
     def body(self, shape: AnswerShape, event: Finished) -> bytes:
         """Return the answer's body."""
-        return shape.body(usage_for(event), self._text(0, event), event.reason.value)
+        usage = whole_usage(event, chat=shape.chat)
+        return shape.body(usage, self._text(0, event), event.reason.value)
 
 
 class StreamedAnswer(_Ending):
-    """Writes events straight to the connection, chunked by hand: one write per step."""
+    """Writes events straight to the connection, chunked by hand: one write per step.
+
+    `finished` is cancelled if the connection turns out to be closed.
+    """
 
     streams = True
 
@@ -54,17 +69,18 @@ class StreamedAnswer(_Ending):
         shape: AnswerShape,
         transport: asyncio.WriteTransport,
         *,
-        include_usage: bool,
+        usage: UsageWanted = UsageWanted.NEVER,
         cut: bool = False,
     ) -> None:
         super().__init__(blocks)
         self._shape = shape
         self._transport = transport
-        self._include_usage = include_usage
+        self._usage = usage
+        self._counts = usage is UsageWanted.ALWAYS
         self._cut = cut
         self._sent_tokens = 0
         head, tail = shape.text_event_parts()
-        size = f"{len(head) + 4 + len(tail):x}\r\n".encode()
+        size = f"{len(head) + TOKEN_BYTES + len(tail):x}\r\n".encode()
         self._event_head = head
         self._event_tail = tail
         self._chunk_head = size + head
@@ -77,36 +93,55 @@ class StreamedAnswer(_Ending):
             return
         self._sent_tokens = output_tokens
         text = self._blocks.output(sent, output_tokens)
-        if sent and output_tokens == sent + 1:
-            self._transport.write(b"".join((self._chunk_head, text, self._chunk_tail)))
+        if sent and output_tokens == sent + 1 and not self._counts:
+            self._send(b"".join((self._chunk_head, text, self._chunk_tail)))
         else:
-            opening = b"" if sent else self._shape.role_event()
-            self._write(opening + self._events_of(text))
+            opening = b"" if sent else self._shape.role_event(self._usage_at(0))
+            self._send_chunk(opening + self._events_of(text, sent))
         if self._cut:
             self._transport.abort()
 
     def on_finish(self, event: Finished) -> None:
         """Send the rest, the reason of the end and the usage if it was asked for."""
         sent = self._sent_tokens
+        shape = self._shape
         text = self._text(sent, event)
-        last = min(len(text), 4) if event.reason is FinishReason.LENGTH else 0
+        last = min(len(text), TOKEN_BYTES) if event.reason is FinishReason.LENGTH else 0
         body, last_text = text[: len(text) - last], text[len(text) - last :]
-        parts = [b"" if sent else self._shape.role_event(), self._events_of(body.encode("ascii"))]
-        parts.append(self._shape.finish_event(last_text, event.reason.value))
-        if self._include_usage:
-            parts.append(self._shape.usage_event(usage_for(event)))
-        self._write(b"".join([*parts, DONE]))
+        parts = [
+            b"" if sent else shape.role_event(self._usage_at(0)),
+            self._events_of(body.encode("ascii"), sent),
+        ]
+        told = self._usage is not UsageWanted.NEVER
+        usage = self._usage_at(event.output_tokens)
+        parts.append(shape.finish_event(last_text, event.reason.value, usage, last=not told))
+        if told:
+            parts.append(shape.usage_event(stream_usage(event, chat=shape.chat)))
+        self._send_chunk(b"".join([*parts, DONE]))
         self._end(event)
 
-    def _events_of(self, text: bytes) -> bytes:
-        """Return one event per token of text."""
+    def _events_of(self, text: bytes, sent_tokens: int) -> bytes:
+        """Return one event per token of text, which follows tokens sent before."""
+        pieces = [text[at : at + TOKEN_BYTES] for at in range(0, len(text), TOKEN_BYTES)]
+        if self._counts:
+            return b"".join(
+                self._shape.text_event(piece.decode("ascii"), self._usage_at(output_tokens))
+                for output_tokens, piece in enumerate(pieces, sent_tokens + 1)
+            )
         head, tail = self._event_head, self._event_tail
-        return b"".join(head + text[at : at + 4] + tail for at in range(0, len(text), 4))
+        return b"".join(head + piece + tail for piece in pieces)
 
-    def _write(self, data: bytes) -> None:
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+    def _usage_at(self, output_tokens: int) -> Usage | None:
+        if not self._counts:
+            return None
+        return chunk_usage(self._blocks.prompt_tokens, output_tokens)
 
+    def _send_chunk(self, data: bytes) -> None:
+        self._send(b"%x\r\n%b\r\n" % (len(data), data))
 
-def usage_for(event: Finished) -> dict[str, object]:
-    """Return a finished request's usage object."""
-    return usage_of(event.prompt_tokens, event.output_tokens, event.cached_tokens)
+    def _send(self, data: bytes) -> None:
+        """Write; uvloop raises RuntimeError from a closed transport, which ends this answer."""
+        try:
+            self._transport.write(data)
+        except (RuntimeError, OSError):
+            self.finished.cancel()

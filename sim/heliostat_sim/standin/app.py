@@ -8,10 +8,11 @@ from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
+from xxhash import xxh32_hexdigest
 
-from heliostat_sim.engine import Engine, EngineOverloadedError
-from heliostat_sim.standin.answers import StreamedAnswer, WholeAnswer
-from heliostat_sim.standin.chunks import DONE, AnswerShape, error_event
+from heliostat_sim.engine import Engine, EngineOverloadedError, EngineProfile
+from heliostat_sim.standin.answers import StreamedAnswer, UsageWanted, WholeAnswer
+from heliostat_sim.standin.chunks import DONE, AnswerShape
 from heliostat_sim.standin.errors import ApiError, overloaded
 from heliostat_sim.standin.exposition import EngineExposition
 from heliostat_sim.standin.faults import Fault, FaultKind
@@ -28,9 +29,12 @@ from heliostat_sim.standin.requests import (
     plan_generation,
 )
 from heliostat_sim.standin.tokens import ids_of_tokens
+from heliostat_sim.standin.validation import JSON_TYPE, wrong_content_type
 
 MAX_BODY_BYTES = 64 << 20
-_JSON = "application/json"
+VERSION = "0.32.0"
+"""The vLLM whose wire this is."""
+
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -53,6 +57,7 @@ class StandIn:
         profile = options.engine_profile()
         self._block_tokens = profile.block_tokens
         self._exposition = EngineExposition(options.model, profile, lag)
+        self._fingerprint = _fingerprint(options.model, profile, self._limit_tokens)
         self._live = LiveEngine(Engine(profile), self._exposition)
         self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_error_bodies])
         self.app.add_routes(
@@ -62,6 +67,9 @@ class StandIn:
                 web.post("/tokenize", self._on_tokenize),
                 web.get("/v1/models", self._on_models),
                 web.get("/health", self._on_health),
+                web.get("/ping", self._on_health),
+                web.post("/ping", self._on_health),
+                web.get("/version", self._on_version),
                 web.get("/metrics", self._on_metrics),
                 web.post("/reset_prefix_cache", self._on_reset_prefix_cache),
                 web.post("/standin/fault", self._on_set_fault),
@@ -78,7 +86,7 @@ class StandIn:
     async def _generate(
         self, request: web.Request, body_type: type[ChatBody] | type[CompletionBody]
     ) -> web.StreamResponse:
-        data = await request.read()
+        data = await _read_json(request)
         fault = self._strike()
         if (failure := await _fail(request, fault)) is not None:
             return failure
@@ -87,26 +95,40 @@ class StandIn:
         chat = body_type is ChatBody
         name = request.headers.get("X-Request-Id") or uuid.uuid4().hex
         kind = "chatcmpl" if chat else "cmpl"
-        shape = AnswerShape(f"{kind}-{name}", int(time.time()), self._model, chat)
+        shape = AnswerShape(
+            f"{kind}-{name}", int(time.time()), self._model, chat, self._fingerprint
+        )
+        await self._accept()
         if not body.stream:
             return await self._answer_whole(plan, shape)
-        usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        return await self._answer_stream(
-            request, plan, shape, include_usage=usage, cut=fault is FaultKind.CUT_STREAM
-        )
+        cut = fault is FaultKind.CUT_STREAM
+        return await self._answer_stream(request, plan, shape, usage=body.usage_wanted(), cut=cut)
+
+    async def _accept(self) -> None:
+        """Check that there is room, and let requests that arrived together do so too.
+
+        What is checked again at the start may thus fail after a stream's headers are sent, as in
+        vLLM, where more time passes between the two. Raises ApiError (503).
+        """
+        if self._live.is_full():
+            raise self._overloaded()
+        await asyncio.sleep(0)
+
+    def _overloaded(self) -> ApiError:
+        self._exposition.rejected_requests += 1
+        return overloaded()
 
     async def _answer_whole(self, plan: GenerationPlan, shape: AnswerShape) -> web.Response:
         answer = WholeAnswer(plan.blocks)
         try:
             request_id = self._live.start(plan, answer)
         except EngineOverloadedError as error:
-            self._exposition.rejected_requests += 1
-            raise overloaded() from error
+            raise self._overloaded() from error
         try:
             event = await answer.finished
         finally:
             self._live.abort(request_id)
-        return web.Response(body=answer.body(shape, event), content_type=_JSON)
+        return web.Response(body=answer.body(shape, event), content_type=JSON_TYPE)
 
     async def _answer_stream(
         self,
@@ -114,18 +136,15 @@ class StandIn:
         plan: GenerationPlan,
         shape: AnswerShape,
         *,
-        include_usage: bool,
+        usage: UsageWanted,
         cut: bool,
     ) -> web.StreamResponse:
         response = await _open_stream(request)
-        answer = StreamedAnswer(
-            plan.blocks, shape, _transport(request), include_usage=include_usage, cut=cut
-        )
+        answer = StreamedAnswer(plan.blocks, shape, _transport(request), usage=usage, cut=cut)
         try:
             request_id = self._live.start(plan, answer)
         except EngineOverloadedError:
-            self._exposition.rejected_requests += 1
-            await response.write(error_event(overloaded().body) + DONE)
+            await response.write(self._overloaded().event + DONE)
             return response
         try:
             await answer.finished
@@ -135,7 +154,7 @@ class StandIn:
         return response
 
     async def _on_tokenize(self, request: web.Request) -> web.Response:
-        body = parse_body(await request.read(), TokenizeBody)
+        body = parse_body(await _read_json(request), TokenizeBody)
         check_model(body.model, self._model)
         ids = ids_of_tokens(body.tokens())
         limit = self._limit_tokens
@@ -150,11 +169,15 @@ class StandIn:
             "root": self._model,
             "parent": None,
             "max_model_len": self._limit_tokens,
+            "permission": [_permission(self._created)],
         }
         return _json({"object": "list", "data": [card]})
 
     async def _on_health(self, request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _on_version(self, request: web.Request) -> web.Response:
+        return _json({"version": VERSION})
 
     async def _on_metrics(self, request: web.Request) -> web.Response:
         page = self._live.render_metrics().encode()
@@ -205,6 +228,37 @@ async def _open_stream(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def _read_json(request: web.Request) -> bytes:
+    """Return the body. Raises ApiError (400) unless it claims to be JSON."""
+    if request.content_type != JSON_TYPE:
+        raise wrong_content_type()
+    return await request.read()
+
+
+def _fingerprint(model: str, profile: EngineProfile, limit_tokens: int) -> str:
+    """Return vLLM's version and eight hexadecimal digits that follow from the configuration."""
+    digest = xxh32_hexdigest(repr((model, profile, limit_tokens)).encode())
+    return f"vllm-{VERSION}-{digest}"
+
+
+def _permission(created: int) -> dict[str, object]:
+    """Return what every client may do with the model."""
+    return {
+        "id": f"modelperm-{uuid.uuid4().hex[:16]}",
+        "object": "model_permission",
+        "created": created,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": True,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
+
+
 def _transport(request: web.Request) -> asyncio.WriteTransport:
     if request.transport is None:
         raise ConnectionResetError("the client has gone")
@@ -212,16 +266,17 @@ def _transport(request: web.Request) -> asyncio.WriteTransport:
 
 
 def _json(body: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), content_type=_JSON)
+    return web.Response(body=msgspec.json.encode(body), content_type=JSON_TYPE)
 
 
 @web.middleware
 async def _error_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give every error vLLM's body."""
+    """Give every error vLLM's body; a path or method that there is not has one of its own."""
     try:
         return await handler(request)
     except ApiError as error:
-        return web.Response(status=error.status, body=error.body, content_type=_JSON)
+        return web.Response(status=error.status, body=error.body, content_type=JSON_TYPE)
     except web.HTTPException as error:
-        body = ApiError(HTTPStatus(error.status), error.reason).body
-        return web.Response(status=error.status, body=body, content_type=_JSON)
+        body = msgspec.json.encode({"detail": HTTPStatus(error.status).phrase})
+        allowed = {"Allow": allow} if (allow := error.headers.get("Allow")) else None
+        return web.Response(status=error.status, body=body, content_type=JSON_TYPE, headers=allowed)

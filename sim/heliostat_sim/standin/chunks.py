@@ -4,28 +4,17 @@ from dataclasses import dataclass
 
 import msgspec
 
+Usage = dict[str, object]
+
 DONE = b"data: [DONE]\n\n"
 _TEXT_MARK = "\x00text\x00"
-
-
-def usage_of(prompt_tokens: int, output_tokens: int, cached_tokens: int) -> dict[str, object]:
-    """Return a usage object with the cached share of the prompt."""
-    return {
-        "prompt_tokens": prompt_tokens,
-        "total_tokens": prompt_tokens + output_tokens,
-        "completion_tokens": output_tokens,
-        "prompt_tokens_details": {"cached_tokens": cached_tokens},
-    }
+_TRANSFERS = ("kv_transfer_params", "ec_transfer_params", "metrics")
+_CHAT_NULLS = ("prompt_logprobs", "prompt_token_ids", "prompt_text", *_TRANSFERS)
 
 
 def event_of(body: object) -> bytes:
     """Return a server-sent event with a JSON body."""
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
-
-
-def error_event(body: bytes) -> bytes:
-    """Return a server-sent event with an error body."""
-    return b"data: " + body + b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,43 +25,66 @@ class AnswerShape:
     created: int
     model: str
     chat: bool
+    fingerprint: str
 
-    def body(self, usage: dict[str, object], text: str, finish_reason: str) -> bytes:
+    def body(self, usage: Usage, text: str, finish_reason: str) -> bytes:
         """Return the whole answer of a request that does not stream."""
-        choice: dict[str, object] = {"index": 0}
-        if self.chat:
-            message = {"role": "assistant", "content": text}
-            empty = ("refusal", "annotations", "audio", "function_call", "reasoning")
-            choice["message"] = message | dict.fromkeys(empty)
-        else:
-            choice["text"] = text
-        choice |= {"logprobs": None, "finish_reason": finish_reason, "stop_reason": None}
         return msgspec.json.encode(
             self._head("chat.completion" if self.chat else "text_completion")
-            | {"choices": [choice], "usage": usage}
+            | {
+                "choices": [self._whole_choice(text, finish_reason)],
+                "service_tier": None,
+                "system_fingerprint": self.fingerprint,
+                "usage": usage,
+            }
+            | dict.fromkeys(_CHAT_NULLS if self.chat else _TRANSFERS)
         )
 
-    def role_event(self) -> bytes:
+    def role_event(self, usage: Usage | None = None) -> bytes:
         """Return the event that opens a chat stream; a plain stream has none."""
         if not self.chat:
             return b""
         delta = {"role": "assistant", "content": ""}
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
-        return event_of(self._chunk([choice]) | {"prompt_token_ids": None})
+        nulls = dict.fromkeys(("prompt_token_ids", "prompt_text"))
+        return event_of(self._chunk([choice], usage) | nulls)
 
     def text_event_parts(self) -> tuple[bytes, bytes]:
         """Return what stands before and after the text in every event but the last."""
-        event = event_of(self._chunk([self._choice(_TEXT_MARK, None)]))
+        event = self.text_event(_TEXT_MARK)
         head, _, tail = event.partition(msgspec.json.encode(_TEXT_MARK)[1:-1])
         return head, tail
 
-    def finish_event(self, text: str, finish_reason: str) -> bytes:
-        """Return the event with the last text and the reason of the end."""
-        return event_of(self._chunk([self._choice(text, finish_reason)]))
+    def text_event(self, text: str, usage: Usage | None = None) -> bytes:
+        """Return the event of one token, with the usage so far if the client wants that."""
+        return event_of(self._chunk([self._choice(text, None)], usage))
 
-    def usage_event(self, usage: dict[str, object]) -> bytes:
+    def finish_event(
+        self, text: str, finish_reason: str, usage: Usage | None = None, *, last: bool = True
+    ) -> bytes:
+        """Return the event with the last text and the reason of the end.
+
+        The last chunk has the fingerprint; it is this one unless one with usage follows.
+        """
+        chunk = self._chunk([self._choice(text, finish_reason)], usage)
+        return event_of(chunk | {"system_fingerprint": self.fingerprint} if last else chunk)
+
+    def usage_event(self, usage: Usage) -> bytes:
         """Return the event that closes a stream whose client asked for usage."""
-        return event_of(self._chunk([]) | {"usage": usage})
+        return event_of(self._chunk([], usage) | {"system_fingerprint": self.fingerprint})
+
+    def _whole_choice(self, text: str, finish_reason: str) -> dict[str, object]:
+        choice: dict[str, object] = {"index": 0}
+        if self.chat:
+            message = {"role": "assistant", "content": text}
+            empty = ("refusal", "annotations", "audio", "function_call", "reasoning")
+            choice["message"] = message | dict.fromkeys(empty)
+            nulls: tuple[str, ...] = ("stop_reason", "token_ids", "routed_experts")
+        else:
+            choice["text"] = text
+            prompt = ("prompt_logprobs", "prompt_token_ids")
+            nulls = ("stop_reason", "token_ids", *prompt, "routed_experts")
+        return choice | {"logprobs": None, "finish_reason": finish_reason} | dict.fromkeys(nulls)
 
     def _choice(self, text: str, finish_reason: str | None) -> dict[str, object]:
         choice: dict[str, object] = {"index": 0}
@@ -90,9 +102,10 @@ class AnswerShape:
             "token_ids": None,
         }
 
-    def _chunk(self, choices: list[dict[str, object]]) -> dict[str, object]:
+    def _chunk(self, choices: list[dict[str, object]], usage: Usage | None) -> dict[str, object]:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
-        return self._head(kind) | {"choices": choices}
+        chunk = self._head(kind) | {"choices": choices}
+        return chunk if usage is None else chunk | {"usage": usage}
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

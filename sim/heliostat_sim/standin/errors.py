@@ -1,5 +1,6 @@
 """Errors of the stand-in, with the bodies that vLLM gives them."""
 
+import json
 from http import HTTPStatus
 
 import msgspec
@@ -18,26 +19,40 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = msgspec.json.encode(
-            {
-                "error": {
-                    "message": message,
-                    "type": kind or status.phrase,
-                    "param": param,
-                    "code": status.value,
-                }
+        self._content = {
+            "error": {
+                "message": message,
+                "type": kind or status.phrase,
+                "param": param,
+                "code": status.value,
             }
-        )
+        }
+
+    @property
+    def body(self) -> bytes:
+        """The body of an answer of its own."""
+        return msgspec.json.encode(self._content)
+
+    @property
+    def event(self) -> bytes:
+        """The server-sent event in a stream that has begun; vLLM spaces its JSON there."""
+        return b"data: " + json.dumps(self._content).encode() + b"\n\n"
 
 
-def invalid_request(message: str, param: str | None = None) -> ApiError:
-    """Return the 400 of a request that was understood but cannot be served."""
+def invalid_request(message: str, param: str | None = None, value: object = None) -> ApiError:
+    """Return the 400 of a request that was understood but cannot be served.
+
+    The message ends in the parameter and, unless it is None, its value.
+    """
+    if param is not None:
+        shown = "" if value is None else f", value={value}"
+        message = f"{message} (parameter={param}{shown})"
     return ApiError(HTTPStatus.BAD_REQUEST, message, kind="BadRequestError", param=param)
 
 
-def unreadable_request(message: str) -> ApiError:
+def unreadable_request(message: str, param: str | None = None) -> ApiError:
     """Return the 400 of a body that is not JSON or has members of the wrong type."""
-    return ApiError(HTTPStatus.BAD_REQUEST, message)
+    return ApiError(HTTPStatus.BAD_REQUEST, message, param=param)
 
 
 def unknown_model(model: str, served: str) -> ApiError:

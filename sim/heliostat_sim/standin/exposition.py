@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
-from heliostat_sim.engine import EngineMetrics, EngineProfile, Finished
+from heliostat_sim.engine import EngineMetrics, EngineProfile, EngineTotals, Finished
 from heliostat_sim.standin.loop_lag import LoopLagProbe
 
 _FIRST_TOKEN_BUCKETS = (
@@ -69,7 +69,7 @@ class EngineExposition:
         self._first_token.observe(seconds)
 
     def observe_finish(self, event: Finished) -> None:
-        """Count a finished request and its phases."""
+        """Count a finished request and its phases; one that was aborted counts nowhere."""
         self._ended[event.reason.value] += 1
         decode_seconds = event.at - event.first_token_at
         phases = {
@@ -128,13 +128,26 @@ class EngineExposition:
             yield f"# TYPE vllm:{name} counter"
             yield f"vllm:{name}_total{{{self._labels}}} {float(value)}"
         yield "# TYPE vllm:request_success counter"
-        ended = self._ended | {"abort": totals.aborted_requests}
-        for reason, value in ended.items():
+        for reason, value in self._ended.items():
             labels = f'{self._labels},finished_reason="{reason}"'
             yield f"vllm:request_success_total{{{labels}}} {float(value)}"
         yield "# TYPE vllm:admission_rejections counter"
-        labels = f'model_name="{self._model}",reason="max_num_queued_reqs"'
-        yield f"vllm:admission_rejections_total{{{labels}}} {float(self.rejected_requests)}"
+        rejected = {"max_num_queued_reqs": self.rejected_requests, "max_num_queued_tokens": 0}
+        for reason, value in rejected.items():
+            labels = f'model_name="{self._model}",reason="{reason}"'
+            yield f"vllm:admission_rejections_total{{{labels}}} {float(value)}"
+        yield from self._prompt_sources(totals)
+
+    def _prompt_sources(self, totals: EngineTotals) -> Iterator[str]:
+        sources = {
+            "local_compute": totals.prompt_tokens - totals.cached_prompt_tokens,
+            "local_cache_hit": totals.cached_prompt_tokens,
+            "external_kv_transfer": 0,
+        }
+        yield "# TYPE vllm:prompt_tokens_by_source counter"
+        for source, value in sources.items():
+            labels = f'{self._labels},source="{source}"'
+            yield f"vllm:prompt_tokens_by_source_total{{{labels}}} {float(value)}"
 
     def _histograms(self) -> Iterator[str]:
         named = {
@@ -147,11 +160,13 @@ class EngineExposition:
             yield from histogram.render(f"vllm:{name}", self._labels)
 
     def _cache_config(self) -> Iterator[str]:
+        """Yield the sizes; vLLM counts one block more than it can use, its null block."""
         profile = self._profile
+        blocks = profile.kv_blocks + 1
         labels = (
             f'block_size="{profile.block_tokens}",enable_prefix_caching="True",engine="0",'
-            f'kv_cache_size_tokens="{profile.kv_blocks * profile.block_tokens}",'
-            f'num_gpu_blocks="{profile.kv_blocks}",prefix_caching_hash_algo="xxhash"'
+            f'kv_cache_size_tokens="{blocks * profile.block_tokens}",'
+            f'num_gpu_blocks="{blocks}",prefix_caching_hash_algo="xxhash"'
         )
         yield "# TYPE vllm:cache_config_info gauge"
         yield f"vllm:cache_config_info{{{labels}}} 1.0"

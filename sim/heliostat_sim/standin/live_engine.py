@@ -33,7 +33,12 @@ class LiveEngine:
         self._ids = count(1)
         self._answers: dict[int, tuple[Answer, float]] = {}
         self._streaming: dict[int, Answer] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due_at: float | None = None
+
+    def is_full(self) -> bool:
+        """Whether the engine holds as many unfinished requests as it may."""
+        return self._engine.is_full(self._loop.time())
 
     def start(self, plan: GenerationPlan, answer: Answer) -> int:
         """Submit a request; return its id. Raises EngineError."""
@@ -48,6 +53,7 @@ class LiveEngine:
         now = self._loop.time()
         self._engine.submit(request, now)
         self._answers[request_id] = (answer, now)
+        self._hand_out_events()
         self._schedule()
         return request_id
 
@@ -56,6 +62,7 @@ class LiveEngine:
         self._streaming.pop(request_id, None)
         if self._answers.pop(request_id, None) is not None:
             self._engine.abort(request_id, self._loop.time())
+            self._hand_out_events()
             self._schedule()
 
     def reset_prefix_cache(self) -> None:
@@ -79,14 +86,18 @@ class LiveEngine:
         self._schedule()
 
     def _advance(self) -> None:
+        self._hand_out_events()
+        output_tokens = self._engine.output_tokens
+        for request_id, answer in self._streaming.items():
+            answer.on_tokens(output_tokens(request_id))
+
+    def _hand_out_events(self) -> None:
+        """Tell what has happened; whatever moves the engine on must do so before it schedules."""
         for event in self._engine.advance(self._loop.time()):
             if isinstance(event, FirstToken):
                 self._on_first_token(event)
             elif isinstance(event, Finished):
                 self._on_finish(event)
-        output_tokens = self._engine.output_tokens
-        for request_id, answer in self._streaming.items():
-            answer.on_tokens(output_tokens(request_id))
 
     def _on_first_token(self, event: FirstToken) -> None:
         answer, arrived_at = self._answers.get(event.request_id, (None, 0.0))
@@ -104,13 +115,17 @@ class LiveEngine:
             answer.on_finish(event)
 
     def _schedule(self) -> None:
-        """Set the timer for the next instant at which there is something to hand out."""
+        """Set the timer for the next instant at which there is something to hand out.
+
+        The instant is kept beside the timer: uvloop returns a plain Handle for one that is past.
+        """
         engine = self._engine
         due_at = engine.next_step_at() if self._streaming else engine.next_event_at()
         if self._timer is not None:
-            if self._timer.when() == due_at:
+            if self._timer_due_at == due_at:
                 return
             self._timer.cancel()
             self._timer = None
         if due_at is not None:
+            self._timer_due_at = due_at
             self._timer = self._loop.call_at(due_at, self._wake)

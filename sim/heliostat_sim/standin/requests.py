@@ -7,8 +7,10 @@ import msgspec
 
 from heliostat_sim.engine import FinishReason
 from heliostat_sim.engine.generation import TOKEN_BYTES, natural_output_tokens
-from heliostat_sim.standin.errors import invalid_request, unknown_model, unreadable_request
+from heliostat_sim.standin.answers import UsageWanted
+from heliostat_sim.standin.errors import ApiError, invalid_request, unknown_model
 from heliostat_sim.standin.tokens import TokenBlocks, chat_tokens, text_tokens, tokens_of_ids
+from heliostat_sim.standin.validation import find_problem, missing, refusal_of
 
 _COMPLETION_DEFAULT_TOKENS = 16
 
@@ -19,6 +21,7 @@ class StreamOptions(msgspec.Struct):
     """What a stream carries beside text."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class Message(msgspec.Struct):
@@ -56,6 +59,13 @@ class GenerationBody(msgspec.Struct, kw_only=True):
     top_p: float | None = None
     cache_salt: str | None = None
 
+    def usage_wanted(self) -> UsageWanted:
+        """Return how often a stream tells its usage."""
+        if self.stream_options is None or not self.stream_options.include_usage:
+            return UsageWanted.NEVER
+        always = self.stream_options.continuous_usage_stats
+        return UsageWanted.ALWAYS if always else UsageWanted.AT_THE_END
+
 
 class ChatBody(GenerationBody, kw_only=True):
     """The body of /v1/chat/completions."""
@@ -65,7 +75,11 @@ class ChatBody(GenerationBody, kw_only=True):
     tools: msgspec.Raw = msgspec.Raw()
 
     def tokens(self) -> bytes:
-        """Return the rendered prompt."""
+        """Return the rendered prompt. Raises ApiError for a conversation without messages."""
+        if not self.messages:
+            raise invalid_request(
+                "Cannot apply chat template to an empty conversation. Provide at least one message."
+            )
         return _render(self.messages, self.tools, generate=True)
 
     def limit_tokens(self) -> int | None:
@@ -76,10 +90,14 @@ class ChatBody(GenerationBody, kw_only=True):
 class CompletionBody(GenerationBody, kw_only=True):
     """The body of /v1/completions."""
 
-    prompt: str | list[int]
+    prompt: str | list[int] | None = None
 
     def tokens(self) -> bytes:
-        """Return the prompt's tokens."""
+        """Return the prompt's tokens. Raises ApiError without a prompt and for bad ids."""
+        if not self.prompt:
+            raise invalid_request(
+                "Either prompt or prompt_embeds must be provided and non-empty.", "prompt"
+            )
         return prompt_tokens(self.prompt)
 
     def limit_tokens(self) -> int | None:
@@ -87,7 +105,7 @@ class CompletionBody(GenerationBody, kw_only=True):
         return _COMPLETION_DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
 
 
-class TokenizeBody(msgspec.Struct):
+class TokenizeBody(msgspec.Struct, omit_defaults=True):
     """The body of /tokenize: a prompt or messages."""
 
     model: str | None = None
@@ -101,7 +119,8 @@ class TokenizeBody(msgspec.Struct):
         if self.messages is not None:
             return _render(self.messages, self.tools, generate=self.add_generation_prompt)
         if self.prompt is None:
-            raise unreadable_request("Field required: prompt or messages")
+            members = msgspec.to_builtins(self)
+            raise refusal_of([missing(f"body.{name}", members) for name in ("prompt", "messages")])
         return text_tokens(self.prompt)
 
 
@@ -134,8 +153,8 @@ def parse_body(data: bytes, body_type: type[Body]) -> Body:
     """Return the typed body. Raises ApiError (400) for bad JSON and for wrong types."""
     try:
         return msgspec.json.decode(data, type=body_type)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise unreadable_request(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refusal_of([find_problem(data, str(error))]) from error
 
 
 def plan_generation(
@@ -143,19 +162,29 @@ def plan_generation(
 ) -> GenerationPlan:
     """Check a request against the model and its context length.
 
-    Raises ApiError: 404 for another model, 400 for what does not fit.
+    The output is cut at what the prompt leaves of that length. Raises ApiError: 404 for another
+    model, 400 for what does not fit.
     """
+    if body.stream_options is not None and not body.stream:
+        raise invalid_request(
+            "Stream options can only be defined when `stream=True`.", "stream_options"
+        )
     check_model(body.model, served_model)
-    if body.n is not None and body.n != 1:
-        raise invalid_request("The stand-in generates one choice per request", "n")
     wanted = body.limit_tokens()
-    if wanted is not None and wanted < 1:
-        raise invalid_request(f"max_tokens must be at least 1, got {wanted}.", "max_tokens")
+    if wanted is not None and wanted > limit_tokens:
+        raise invalid_request(
+            f"max_tokens={wanted} cannot be greater than max_model_len={limit_tokens}. "
+            "Please request fewer output tokens.",
+            "max_tokens",
+            wanted,
+        )
     tokens = body.tokens()
-    prompt = len(tokens) // TOKEN_BYTES
-    _check_length(prompt, wanted, limit_tokens)
+    room = limit_tokens - len(tokens) // TOKEN_BYTES
+    if room < 0:
+        raise _too_long(limit_tokens)
+    most = room if wanted is None else min(wanted, room)
+    _check_sampling(body, most)
     blocks = TokenBlocks(tokens, block_tokens, body.cache_salt)
-    most = limit_tokens - prompt if wanted is None else wanted
     natural = max(natural_output_tokens(blocks.seed), body.min_tokens or 0)
     if body.ignore_eos or natural > most:
         return GenerationPlan(blocks, most, FinishReason.LENGTH)
@@ -168,20 +197,31 @@ def check_model(model: str | None, served_model: str) -> None:
         raise unknown_model(model, served_model)
 
 
-def _check_length(prompt: int, wanted: int | None, limit_tokens: int) -> None:
-    if not prompt:
-        raise invalid_request("The decoder prompt cannot be empty", "prompt")
-    maximum = f"This model's maximum context length is {limit_tokens} tokens."
-    if prompt >= limit_tokens:
+def _check_sampling(body: GenerationBody, most_tokens: int) -> None:
+    choices = 1 if body.n is None else body.n
+    temperature = body.temperature
+    if choices < 1:
+        raise invalid_request(f"n must be at least 1, got {choices}.")
+    if temperature is not None and temperature < 0:
         raise invalid_request(
-            f"{maximum} However, your prompt contains {prompt} input tokens, which exceeds this "
-            "limit even without any output tokens. Please reduce the length of the input prompt.",
-            "input_tokens",
+            f"temperature must be non-negative, got {temperature}.", "temperature", temperature
         )
-    if wanted is not None and prompt + wanted > limit_tokens:
+    if most_tokens < 1:
         raise invalid_request(
-            f"{maximum} However, you requested {wanted} output tokens and your prompt contains "
-            f"{prompt} input tokens. Please reduce the length of the input prompt or the number "
-            "of requested output tokens.",
-            "max_tokens",
+            f"max_tokens must be at least 1, got {most_tokens}.", "max_tokens", most_tokens
         )
+    if choices > 1 and temperature == 0:
+        raise invalid_request(f"n must be 1 when using greedy sampling, got {choices}.")
+    if choices > 1:
+        raise invalid_request("The stand-in generates one choice per request", "n", choices)
+
+
+def _too_long(limit_tokens: int) -> ApiError:
+    """Return the refusal of a prompt; vLLM stops counting one token beyond the limit."""
+    return invalid_request(
+        f"This model's maximum context length is {limit_tokens} tokens. However, your prompt "
+        f"contains at least {limit_tokens + 1} input tokens, which exceeds this limit even "
+        "without any output tokens. Please reduce the length of the input prompt.",
+        "input_tokens",
+        limit_tokens + 1,
+    )
