@@ -1,0 +1,1 @@
+"""The parts of `heliostat demo`: what runs, what it is asked to do, and what a person sees."""
