@@ -11,7 +11,7 @@ import grpc
 import structlog
 from heliostat_routing.commands import Enqueue
 
-from heliostat_extproc.driver import RouterDriver
+from heliostat_extproc.driver import RouterDriver, Verdict
 from heliostat_extproc.errors import Reason
 from heliostat_extproc.exchange import Directory, Exchange, Outcome, Phase, ProtocolError, Question
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
@@ -67,13 +67,15 @@ class ExtProcServicer:
         """Serve one stream: one request."""
         ticket = self._driver.next_ticket()
         exchange = Exchange(ticket, self._directory, self._body_limit_bytes)
+        inbox = _Inbox(context)
         try:
-            await self._converse(exchange, context)
+            await self._converse(exchange, inbox, context)
         except ProtocolError as error:
             self._observer.on_protocol_error()
             _log.warning("ext_proc protocol error", problem=str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
+            inbox.close()
             self._driver.finish(ticket)
             self._observer.on_finished(exchange.pool, exchange.outcome)
 
@@ -83,41 +85,84 @@ class ExtProcServicer:
         for task in self._idle:
             task.cancel()
 
-    async def _converse(self, exchange: Exchange, context: _Context) -> None:
+    async def _converse(self, exchange: Exchange, inbox: "_Inbox", context: _Context) -> None:
         while not exchange.finished:
             if exchange.phase is Phase.ANSWERED:
-                message = await self._idle_read(context)
+                message = await self._idle_read(inbox)
             else:
-                message = await context.read()
-            if not isinstance(message, bytes):
+                message = await inbox.read()
+            if message is None:
                 return
             answer = exchange.receive(message)
             if isinstance(answer, Question):
-                answer = await self._ask(exchange, answer, context)
+                word = await self._ask(exchange, answer, inbox, context)
+                if word is None:
+                    return
+                answer = exchange.answer(word, asyncio.get_running_loop().time())
             await context.write(answer)
 
-    async def _ask(self, exchange: Exchange, question: Question, context: _Context) -> bytes:
-        """Get the core's last word, held or not."""
+    async def _ask(
+        self, exchange: Exchange, question: Question, inbox: "_Inbox", context: _Context
+    ) -> Verdict | None:
+        """Get the core's last word, held or not; None if the client leaves before it comes."""
         now = asyncio.get_running_loop().time
         arrived_at = now()
         word = self._driver.arrive(question.arrival)
-        if isinstance(word, Enqueue):
-            await context.write(exchange.answer(word, arrived_at))
-            word = await self._driver.verdict(word)
+        if not isinstance(word, Enqueue):
+            return word
+        await context.write(exchange.answer(word, arrived_at))
+        verdict = asyncio.ensure_future(self._driver.verdict(word))
+        try:
+            await asyncio.wait((verdict, inbox.peek()), return_when=asyncio.FIRST_COMPLETED)
+            if verdict.done():
+                return verdict.result()
+            message = await inbox.read()
+            if message is not None:
+                exchange.receive(message)
+            return None
+        finally:
+            verdict.cancel()
             self._observer.on_held(exchange.pool, now() - arrived_at)
-        return exchange.answer(word, now())
 
-    async def _idle_read(self, context: _Context) -> bytes | None:
+    async def _idle_read(self, inbox: "_Inbox") -> bytes | None:
         """Wait for the end of the HTTP exchange; None where we end the stream ourselves."""
         task = asyncio.current_task()
         if self._closing or task is None:
             return None
         self._idle.add(task)
         try:
-            return await context.read()
+            return await inbox.read()
         except asyncio.CancelledError:
             if self._closing:
                 return None
             raise
         finally:
             self._idle.discard(task)
+
+
+class _Inbox:
+    """Envoy's messages, one of which can be awaited beside something else without losing it."""
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+        self._ahead: asyncio.Task[bytes | None] | None = None
+
+    async def read(self) -> bytes | None:
+        """Take the next message; None at the end."""
+        task, self._ahead = self._ahead, None
+        return await (self._read() if task is None else task)
+
+    def peek(self) -> "asyncio.Task[bytes | None]":
+        """Start to wait for the next message, which `read` will take."""
+        if self._ahead is None:
+            self._ahead = asyncio.create_task(self._read())
+        return self._ahead
+
+    def close(self) -> None:
+        """Stop waiting."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+
+    async def _read(self) -> bytes | None:
+        message = await self._context.read()
+        return message if isinstance(message, bytes) else None
