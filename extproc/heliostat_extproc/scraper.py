@@ -55,7 +55,7 @@ class ScrapeSettings:
     cpu_share_ratio: float = 0.1
     """Share of one core that scraping may take."""
     fetch_cpu_seconds: float = 0.0005
-    """What one HTTP exchange costs beside parsing (measured: 0.3-0.5 ms with aiohttp)."""
+    """What one HTTP exchange is taken to cost beside parsing, which is measured."""
     page_limit_bytes: int = 1024 * 1024
     round_seconds: float = 0.05
     """How often the scraper looks for endpoints that are due."""

@@ -53,6 +53,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.metrics.v3 import StatsConfig, StatsMatcher
+from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
 from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import (
     CommonGrpcAccessLogConfig,
     HttpGrpcAccessLogConfig,
@@ -77,6 +78,9 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
+)
+from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
+    DownstreamConnectionsConfig,
 )
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions as UpstreamProtocolOptions,
@@ -127,6 +131,8 @@ class BootstrapSettings:
     """The longest hold that the router may ask for."""
     log_flush_seconds: float = 0.05
     """How long a log entry may wait for others: the ledger learns of a retry this late."""
+    max_client_connections: int = 50_000
+    """Connections of clients beyond which new ones are closed: each costs Envoy memory."""
     request_headers_timeout_seconds: float = 30.0
     """For a client that never ends its headers."""
     request_timeout_seconds: float = 300.0
@@ -170,6 +176,7 @@ def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
             ),
             cds_config=ads_source(),
         ),
+        overload_manager=_overload_manager(settings),
         layered_runtime=LayeredRuntime(layers=[_runtime(settings)]),
         stats_config=StatsConfig(
             stats_matcher=StatsMatcher(
@@ -202,6 +209,17 @@ def unlimited_breakers() -> CircuitBreakers:
             )
         ]
     )
+
+
+def _overload_manager(settings: BootstrapSettings) -> OverloadManager:
+    limit = DownstreamConnectionsConfig(
+        max_active_downstream_connections=settings.max_client_connections
+    )
+    monitor = ResourceMonitor(
+        name="envoy.resource_monitors.global_downstream_max_connections",
+        typed_config=Any.pack(limit),
+    )
+    return OverloadManager(resource_monitors=[monitor])
 
 
 def _runtime(settings: BootstrapSettings) -> RuntimeLayer:
