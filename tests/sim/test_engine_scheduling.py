@@ -67,6 +67,19 @@ def test_a_preempted_request_recomputes_what_it_said_before() -> None:
     assert engine.pool.match(expected) == expected
 
 
+def test_stored_tokens_are_the_prompts_new_full_blocks() -> None:
+    """Neither output, nor what was cached before, nor a recomputation after a preemption counts."""
+    engine = Engine(profile(kv_tokens=32))
+    engine.submit(request(1, range(10), 20), 0.0)
+    engine.submit(request(2, range(50, 60), 20), 0.0)
+    ends = finished(engine)
+    assert engine.metrics().totals.preemptions > 0
+    assert [ends[number].stored_tokens for number in (1, 2)] == [8, 8]
+    engine.submit(request(3, range(50, 63), 1), 9.0)
+    end = finished(engine)[3]
+    assert (end.cached_tokens, end.stored_tokens) == (8, 4)
+
+
 def test_an_identical_prompt_shares_blocks_with_the_running_one() -> None:
     """Two requests with one prefix hold its blocks once."""
     engine = Engine(profile())
@@ -105,6 +118,18 @@ def test_a_full_engine_refuses() -> None:
     with pytest.raises(EngineOverloadedError):
         engine.submit(request(2, range(8), 5), 0.0)
     assert list(finished(engine)) == [1]
+
+
+def test_a_place_is_free_from_the_instant_at_which_a_request_ends() -> None:
+    """Whether the engine is full does not depend on when it was advanced last."""
+    engine = Engine(profile(max_unfinished_requests=1))
+    engine.submit(request(1, range(8), 1), 0.0)
+    end = engine.next_event_at()
+    assert end is not None
+    assert engine.is_full(end - 1e-6)
+    assert not engine.is_full(end)
+    engine.submit(request(2, range(8), 1), end)
+    assert list(finished(engine)) == [1, 2]
 
 
 def test_what_can_never_fit_is_refused() -> None:
