@@ -6,7 +6,7 @@ import gc
 import signal
 import sys
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,9 +66,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; the exit status is as the help says."""
-    try:
-        if args.json not in (None, "-"):
+    if args.json not in (None, "-"):
+        try:
             Path(args.json).touch()
+        except OSError as error:
+            print(f"heliostat demo: --json {args.json}: {error.strerror}", file=sys.stderr)
+            return 2
+    try:
         port = choose_port(args.port)
         return uvloop.run(_run(args, port))
     except (ChildError, GatewayError, PortError, OSError) as error:
@@ -153,7 +157,8 @@ class Demo:
         stage.check()
         return stage
 
-    async def _load(self, stage: Stage, on_progress: Any) -> LoadReport:
+    async def _load(self, stage: Stage, on_progress: Callable[[Progress], None]) -> LoadReport:
+        """Send the chats until their time is over, the user stops or a process dies."""
         options = LoadOptions(
             url=stage.url,
             model=MODEL,
@@ -164,7 +169,14 @@ class Demo:
         workload = SCENARIO.workload(self._args.seed)
         gc.collect()
         gc.freeze()
-        return await run_load(options, workload, on_progress, self._stop)
+        ending = asyncio.Event()
+        waits = [self._stop.wait(), *(child.ended() for child in stage.children)]
+        watchers = [asyncio.create_task(_set_after(wait, ending)) for wait in waits]
+        try:
+            return await run_load(options, workload, on_progress, ending)
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do this, or give it up and raise StoppedError when the user asks for the end."""
@@ -203,6 +215,11 @@ class Demo:
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         self._console.file.flush()
+
+
+async def _set_after(wait: Coroutine[Any, Any, object], event: asyncio.Event) -> None:
+    await wait
+    event.set()
 
 
 def _policies(text: str) -> tuple[PolicyName, ...]:

@@ -47,6 +47,10 @@ class Child:
             raise ChildError(f"the {self._name} did not start: {self._last_words()}")
         return line.decode()
 
+    async def ended(self) -> None:
+        """Wait until it ends."""
+        await self._process.wait()
+
     def check(self) -> None:
         """Raise ChildError if it has ended."""
         if self._process.returncode is not None:

@@ -1,6 +1,19 @@
-"""What the demo runs: engines whose caches matter, and chats that would like to be remembered.
+"""What the demo runs: engines and chats between which the choice of an endpoint matters.
 
-draft
+Engines: Llama-3.1-8B on an L4, twice as fast, so that 20 seconds hold 200 to 250 requests. Each
+has the 28,000 tokens of KV that the real one has.
+
+Chats: users of twelve applications, each with a system prompt of 1,500 tokens, write short messages
+and get short answers, five turns on average; the mean prompt has 2,400 tokens. The system prompts
+(18,000 tokens together) and the 24 chats under way fit the four caches together, but not one alone:
+a policy that spreads a chat over all engines has each compute it anew, and crowds out other chats.
+The first chats begin over 3 seconds, as users do, rather than all at once on empty caches.
+
+Load: 24 chats at once make 300 to 500 tokens/s, which two cores bear with engines, Envoy, router
+and load on them (event loops of load and engines lag 1 to 3 ms at the 99th percentile).
+
+The numbers are of the kind, not of the seed: seeds 0 to 3 gave hit ratios of 0.61 to 0.65 with
+round robin and of 0.87 to 0.89 with Heliostat; a single cache without bounds would give 0.92.
 """
 
 from collections.abc import Iterator
@@ -17,14 +30,15 @@ MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def _chats() -> ConversationSettings:
+    """Agent-like chats: a long shared prompt, short turns."""
     return ConversationSettings(
-        groups=8,
+        groups=12,
         users=48,
-        system_tokens=1200,
+        system_tokens=1500,
         profile_tokens=60,
         mean_turns=5.0,
         single_turn_ratio=0.2,
-        user_tokens=LengthDistribution(120, 80, 600),
+        user_tokens=LengthDistribution(150, 100, 800),
         output_tokens=LengthDistribution(40, 25, 160),
         think_seconds=0.4,
         max_context_tokens=6000,
