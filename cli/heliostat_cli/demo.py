@@ -121,6 +121,9 @@ class Demo:
                 return 130
             if stage is not None:
                 await self._keep(stage)
+            else:
+                self._say("\nTo keep gateway and engines running: heliostat demo --keep, then")
+                self._say(curl_line(f"http://127.0.0.1:{self._port}", MODEL))
         return 1 if any(report.failed for report in self._scene.reports.values()) else 0
 
     async def _show_policies(self, display: Display, stack: AsyncExitStack) -> Stage | None:
@@ -166,7 +169,7 @@ class Demo:
             seconds=self._args.seconds,
             timeout_seconds=SCENARIO.timeout_seconds,
         )
-        workload = SCENARIO.workload(self._args.seed)
+        workload = SCENARIO.workload(self._args.seed, self._args.seconds)
         gc.collect()
         gc.freeze()
         ending = asyncio.Event()
@@ -203,9 +206,6 @@ class Demo:
             sys.stdout.flush()
         elif self._args.json is not None:
             Path(self._args.json).write_text(text, encoding="utf-8")
-        if reports and not self._args.keep and not self._stop.is_set():
-            self._say("\nTo keep gateway and engines running: heliostat demo --keep, then")
-            self._say(curl_line(f"http://127.0.0.1:{self._port}", MODEL))
 
     async def _keep(self, stage: Stage) -> None:
         self._say(f"\nStill running, until ^C: {stage.url} (admin: {stage.admin_url}). Try:")

@@ -2,6 +2,8 @@ import io
 import json
 import shlex
 import socket
+from dataclasses import replace
+from itertools import islice
 
 import pytest
 from heliostat_cli.demonstration.comparison import (
@@ -90,6 +92,16 @@ def test_one_policy_alone_is_not_compared() -> None:
     assert "alike" not in text
 
 
+def test_a_policy_cut_short_is_not_compared() -> None:
+    """What an interrupt cut short is shown, but neither table nor sentence compares it."""
+    reports = {**REPORTS, "heliostat": replace(REPORTS["heliostat"], interrupted=True)}
+    text = printed(comparison(reports))
+    assert "80.0%" in text
+    assert "heliostat: interrupted" in text
+    assert "better" not in text
+    assert summary_sentence(reports) == ""
+
+
 def test_failures_and_interrupts_are_named() -> None:
     """What devalues the numbers stands beside them."""
     measurements = Measurements()
@@ -156,13 +168,17 @@ def test_engines_and_router_are_shown_by_their_own_word() -> None:
 def test_the_chats_are_the_same_for_the_same_seed() -> None:
     """Every policy is sent the same chats; the first ones begin one after the other."""
     scenario = Scenario()
-    first, again = (iter(scenario.workload(3)) for _ in range(2))
+    first, again = (iter(scenario.workload(3, 20)) for _ in range(2))
     sessions = [next(first) for _ in range(40)]
     assert sessions == [next(again) for _ in range(40)]
     delays = [session.turns[0].think_seconds for session in sessions]
     assert delays[: scenario.concurrency] == sorted(delays[: scenario.concurrency])
+    assert 2 < max(delays) < 3
+    assert all(
+        session.turns[0].think_seconds < 1 for session in islice(scenario.workload(3, 5), 40)
+    )
     assert not any(delays[scenario.concurrency :])
-    assert sessions[0] != next(iter(scenario.workload(4)))
+    assert sessions[0] != next(iter(scenario.workload(4, 20)))
 
 
 def test_the_curl_line_survives_the_shell() -> None:

@@ -55,9 +55,9 @@ def comparison_json(reports: Reports) -> str:
 
 
 def verdict(measure: Measure, before: LoadReport, after: LoadReport) -> str:
-    """How much better or worse the later policy did, as a factor."""
+    """How much better or worse the later policy did, as a factor; nothing if one was cut short."""
     old, new = measure.value(before), measure.value(after)
-    if not measure.compared or not old or not new:
+    if not measure.compared or before.interrupted or after.interrupted or not old or not new:
         return ""
     better = new / old if measure.more_is_better else old / new
     if max(better, 1 / better) < _ALIKE_RATIO:
@@ -82,10 +82,12 @@ def comparison_table(reports: Reports) -> Table:
 
 
 def summary_sentence(reports: Reports) -> str:
-    """What the table shows, good or bad."""
+    """What the table shows, good or bad; empty where that would be unfair."""
     (first, before), *_, (last, after) = *reports.items(), *reports.items()
     if not before.requests or not after.requests:
         return "Nothing was measured."
+    if before.interrupted or after.interrupted:
+        return ""
     after_ttft = duration(after.ttft_seconds["p90"])
     if len(reports) == 1:
         return (
@@ -106,7 +108,7 @@ def problems(reports: Reports) -> list[str]:
     for policy, report in reports.items():
         found += [f"{policy}: {count} failed: {why}" for why, count in report.errors.items()]
         if report.interrupted:
-            found.append(f"{policy}: interrupted; requests without a full answer are not counted.")
+            found.append(f"{policy}: interrupted, so its numbers are not comparable.")
         elif not report.valid:
             lag = duration(report.event_loop_lag_seconds["p99"])
             limit = duration(LAG_LIMIT_SECONDS)
