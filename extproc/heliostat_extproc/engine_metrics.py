@@ -19,6 +19,7 @@ PROMPT_TOKENS = b"vllm:prompt_tokens_total"
 GENERATION_TOKENS = b"vllm:generation_tokens_total"
 PREFIX_QUERIES = b"vllm:prefix_cache_queries_total"
 PREFIX_HITS = b"vllm:prefix_cache_hits_total"
+FIRST_TOKENS = b"vllm:time_to_first_token_seconds_count"
 CACHE_CONFIG = b"vllm:cache_config_info"
 
 _LARGEST_COUNT = 2**53
@@ -53,6 +54,7 @@ def parse_engine_metrics(page: bytes) -> EngineMetrics:
     if utilization > 1.0 + _UTILIZATION_SLACK_RATIO:
         raise MetricsError(MetricsProblem.OUT_OF_RANGE, KV_UTILIZATION)
     capacity_tokens, block_size_tokens = _cache_config(page)
+    first_tokens = list(_values(page, FIRST_TOKENS))
     return EngineMetrics(
         running_requests=_count(page, RUNNING),
         waiting_requests=_count(page, WAITING),
@@ -62,6 +64,7 @@ def parse_engine_metrics(page: bytes) -> EngineMetrics:
         generation_tokens=_count(page, GENERATION_TOKENS),
         prefix_query_tokens=_count(page, PREFIX_QUERIES, required=False),
         prefix_hit_tokens=_count(page, PREFIX_HITS, required=False),
+        first_tokens=int(sum(first_tokens)) if first_tokens else None,
         kv_capacity_tokens=capacity_tokens,
         block_size_tokens=block_size_tokens,
     )

@@ -5,6 +5,7 @@ taken off, until the engine's own cumulative counts cover it.
 """
 
 from collections import deque
+from itertools import islice
 
 from heliostat_routing.admission_clock import AdmissionClock
 from heliostat_routing.breaker import Breaker
@@ -40,6 +41,8 @@ class Endpoint:
         self._dispatched = 0
         self._unseen_base = 0
         self._recent: deque[tuple[int, float]] = deque()
+        self._unprefilled: dict[int, None] = {}
+        self._prefilled_ahead = 0
         self._waiting_left = 0
         self._stood_still_at: float | None = None
         self._finished_since_scrape = 0
@@ -66,6 +69,7 @@ class Endpoint:
             self._progress_at = start
         self._dispatched += 1
         self._recent.append((ticket, kv_tokens))
+        self._unprefilled[ticket] = None
         self._predicted_hits += hit_tokens
         self.breaker.on_dispatch(ticket)
         return self.clock.push(ticket, start, work_seconds)
@@ -77,7 +81,15 @@ class Endpoint:
         reached it. The clock entry stays: an endpoint that fails fast must not look idle.
         """
         self._dispatched -= 1
+        self._unprefilled.pop(ticket, None)
         self._recent = deque(entry for entry in self._recent if entry[0] != ticket)
+
+    def on_output(self, ticket: int, now: float) -> None:
+        """The request has had output, so its prefill was done; the next scrape will count it."""
+        self.clock.release(ticket, now)
+        if ticket in self._unprefilled:
+            del self._unprefilled[ticket]
+            self._prefilled_ahead += 1
 
     def on_finish(self, ticket: int, now: float, kv_tokens: float) -> None:
         """Account a finished request: what it held is free, and one that waited can run."""
@@ -103,8 +115,12 @@ class Endpoint:
         before, restarted = self.metrics, self._has_restarted(metrics)
         if restarted:
             self.clock.reset()
+            self._unprefilled.clear()
+            self._prefilled_ahead = 0
             self._hits_before = 0
             self._predicted_hits = 0.0
+        else:
+            self._note_prefills(before, metrics, now)
         self._note_progress(before, metrics, now)
         self.metrics = metrics
         if metrics.kv_capacity_tokens is not None:
@@ -192,6 +208,19 @@ class Endpoint:
             or metrics.prompt_tokens < before.prompt_tokens
             or metrics.generation_tokens < before.generation_tokens
         )
+
+    def _note_prefills(
+        self, before: EngineMetrics | None, metrics: EngineMetrics, now: float
+    ) -> None:
+        """Take the oldest dispatches off the clock whose first tokens the engine has counted."""
+        if before is None or before.first_tokens is None or metrics.first_tokens is None:
+            return
+        counted = metrics.first_tokens - before.first_tokens
+        known = min(counted, self._prefilled_ahead)
+        self._prefilled_ahead -= known
+        for ticket in list(islice(self._unprefilled, max(0, counted - known))):
+            del self._unprefilled[ticket]
+            self.clock.release(ticket, now)
 
     def _settle_unseen(self, metrics: EngineMetrics, *, fresh: bool) -> None:
         """Find how many dispatches the scrape does not cover yet: by counts, never by age.

@@ -107,7 +107,8 @@ class RequestMeasured:
 class EngineMetrics:
     """One scrape of an engine. Counters are cumulative since the engine started.
 
-    `kv_capacity_tokens` is the size of the KV cache, None where the engine does not say.
+    `first_tokens` counts the requests whose prefill is done, `kv_capacity_tokens` is the size of
+    the KV cache; None where the engine does not say.
     """
 
     running_requests: int
@@ -118,6 +119,7 @@ class EngineMetrics:
     generation_tokens: int
     prefix_query_tokens: int
     prefix_hit_tokens: int
+    first_tokens: int | None = None
     kv_capacity_tokens: int | None = None
     block_size_tokens: int | None = None
 

@@ -149,17 +149,23 @@ class Router:
         if event.outcome is Outcome.ENGINE_FAILED:
             self._books.fail(flight, endpoint.address, now)
             return
-        endpoint.clock.release(flight.ticket, now)
         if event.outcome is Outcome.CLIENT_ABORTED:
             endpoint.breaker.on_neither(flight.ticket)
         else:
             endpoint.breaker.on_success()
         if flight.endpoint == endpoint.address:
-            self._learn(event, flight, endpoint)
+            self._learn(event, flight, endpoint, now)
         self._books.touch(endpoint.address, now)
 
-    def _learn(self, event: RequestMeasured, flight: Flight, endpoint: Endpoint) -> None:
+    def _learn(
+        self, event: RequestMeasured, flight: Flight, endpoint: Endpoint, now: float
+    ) -> None:
+        """Settle what was expected of the request at the endpoint that has answered it."""
         pool = self._books.pools.get(flight.request.pool)
+        if event.outcome is Outcome.SERVED:
+            endpoint.on_output(flight.ticket, now)
+        else:
+            endpoint.clock.release(flight.ticket, now)
         if event.outcome is Outcome.REFUSED:
             self._books.undo(flight, endpoint)
         elif event.outcome is Outcome.CLIENT_ABORTED:
@@ -191,6 +197,7 @@ class Router:
             endpoint = self._books.fleet.by_address.get(flight.endpoint or "")
             if endpoint is not None:
                 endpoint.breaker.on_neither(ticket)
+                endpoint.on_uncounted(ticket)
                 self._books.touch(endpoint.address, now)
         for pool in [p for p in self._books.pools.values() if p.retired and not len(p.queue)]:
             self._books.remove_pool(pool, now)

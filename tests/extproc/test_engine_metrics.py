@@ -22,6 +22,9 @@ vllm:prompt_tokens_total{engine="0"} 4000.0
 vllm:generation_tokens_total{engine="0"} 700.0
 vllm:request_success_total{engine="0",finished_reason="stop"} 10.0
 vllm:request_success_total{engine="0",finished_reason="abort"} 2.0
+vllm:time_to_first_token_seconds_bucket{engine="0",le="0.1"} 3.0
+vllm:time_to_first_token_seconds_count{engine="0"} 9.0
+vllm:time_to_first_token_seconds_count{engine="1"} 6.0
 vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="100",cache_dtype="auto"} 1.0
 vllm:cache_config_info{block_size="16",engine="1",kv_cache_size_tokens="5000"} 1.0
 """
@@ -43,6 +46,7 @@ def test_reads_and_sums_over_the_engines_of_a_server() -> None:
         generation_tokens=700,
         prefix_query_tokens=1_000_000,
         prefix_hit_tokens=500,
+        first_tokens=15,
         kv_capacity_tokens=1600 + 5000,
         block_size_tokens=16,
     )

@@ -83,6 +83,27 @@ def test_a_scrape_frees_an_endpoint() -> None:
     assert target(book.scrape("e0", after=0.2, running_requests=9)) == "e0"
 
 
+def test_a_scrape_that_counts_the_first_token_frees_an_endpoint() -> None:
+    """An engine faster than predicted is free once it has counted the first token."""
+    book = Playbook(1, prefill_tokens_per_second=RATE)
+    book.scrape("e0", first_tokens=7)
+    book.arrive(1, other(1))
+    assert target(book.arrive(2, other(2))) is None
+    assert target(book.scrape("e0", after=0.2, running_requests=1, first_tokens=8)) == "e0"
+
+
+def test_a_first_token_counted_late_frees_no_other() -> None:
+    """A first token that the access log has told already is not taken for another request's."""
+    book = Playbook(1, prefill_tokens_per_second=RATE)
+    book.scrape("e0", first_tokens=0)
+    book.arrive(1, other(1))
+    book.tell(RequestFinished(1), after=0.1)
+    book.tell(RequestMeasured(1, "e0", Outcome.SERVED, 0.05))
+    assert target(book.arrive(2, other(2))) == "e0"
+    assert target(book.arrive(3, other(3))) is None
+    assert target(book.scrape("e0", after=0.1, running_requests=1, first_tokens=1)) is None
+
+
 def test_a_dispatch_is_unseen_until_counts_cover_it() -> None:
     """A scrape that does not count a dispatch does not make it vanish, however old it is."""
     book = Playbook(2, prefill_tokens_per_second=1e6)

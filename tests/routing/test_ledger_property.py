@@ -57,6 +57,7 @@ METRICS = st.builds(
     generation_tokens=COUNT,
     prefix_query_tokens=COUNT,
     prefix_hit_tokens=COUNT,
+    first_tokens=st.one_of(st.none(), COUNT),
     kv_capacity_tokens=st.sampled_from([None, 256, 10_000]),
 )
 

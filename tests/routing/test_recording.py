@@ -43,7 +43,9 @@ def busy_hour(policy: PolicyName) -> list[tuple[float, Event]]:
         prompt = tuple(dice.randrange(1, 4) * 2**61 + number for number in range(dice.randrange(9)))
         events.append((now, RequestArrived(ticket, "p", prompt, 600 * len(prompt) + 9, 64)))
         address = dice.choice(ENDPOINTS).address
-        scraped = EngineMetrics(dice.randrange(5), dice.randrange(2), 0.5, ticket, 9, 9, 9, 9, 4096)
+        scraped = EngineMetrics(
+            dice.randrange(5), dice.randrange(2), 0.5, ticket, 9, 9, 9, 9, ticket, 4096
+        )
         ended = dice.randrange(ticket + 1)
         later: list[Event] = [
             Tick(),
