@@ -70,7 +70,11 @@ class Child:
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit status {self._process.returncode}"
+        return (
+            lines[-1].removeprefix("heliostat: ")
+            if lines
+            else f"exit status {self._process.returncode}"
+        )
 
 
 @asynccontextmanager
