@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
-from heliostat_routing.settings import PolicyName
 from rich.console import Console
 
 from heliostat_cli.demonstration.children import ChildError
@@ -23,6 +22,7 @@ from heliostat_cli.demonstration.screen import Display, Scene, open_display
 from heliostat_cli.demonstration.stage import Stage, run_stage
 from heliostat_cli.demonstration.watch import watch_fleet
 from heliostat_cli.loading import GatewayError, LoadOptions, LoadReport, Progress, run_load
+from heliostat_routing.settings import PolicyName
 
 _DEFAULT_SECONDS = 20.0
 _DEFAULT_POLICIES = (PolicyName.ROUND_ROBIN, PolicyName.HELIOSTAT)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import uvloop
+
 from heliostat_sim.engine import PROFILES
 from heliostat_sim.standin.options import DEFAULT_MODEL, EngineOptions
 from heliostat_sim.standin.server import running_engines

@@ -6,18 +6,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from heliostat_extproc.envoy.bootstrap import BootstrapSettings
-from heliostat_extproc.envoy.process import EnvoyProcess, EnvoyStartError, ProcessSettings
-from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
-from heliostat_extproc.recorder import record_to
-from heliostat_routing.router import Router
-
 from heliostat_cli.router import (
     add_router_options,
     router_settings,
     run_until_stopped,
     wait_for_stop,
 )
+from heliostat_extproc.envoy.bootstrap import BootstrapSettings
+from heliostat_extproc.envoy.process import EnvoyProcess, EnvoyStartError, ProcessSettings
+from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
+from heliostat_extproc.recorder import record_to
+from heliostat_routing.router import Router
 
 _READY_TIMEOUT_SECONDS = 30.0
 

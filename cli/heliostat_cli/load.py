@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import uvloop
-from heliostat_sim.workload.session import Workload, WorkloadError
 
 from heliostat_cli.loading import GatewayError, LoadOptions, LoadReport, OptionError, run_load
 from heliostat_cli.loading.display import print_report, progress_display
 from heliostat_cli.loading.workloads import choose_workload, configure_workload
+from heliostat_sim.workload.session import Workload, WorkloadError
 
 _DEFAULTS = LoadOptions()
 _DEFAULT_CONCURRENCY = 16

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
+
 from heliostat_extproc.driver import Recorder
 from heliostat_extproc.logs import LogFormat, configure_logs
 from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router

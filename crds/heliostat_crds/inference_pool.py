@@ -3,12 +3,12 @@
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
 from pydantic import Field, model_validator
 
 from heliostat_crds.address import Address, parse_address
 from heliostat_crds.duration import format_duration, parse_duration
 from heliostat_crds.fields import DurationBetween, Items, ModelName, Strict, first_repeated, misfit
+from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
 
 API_VERSION = "heliostat.dev/v1alpha1"
 KIND = "InferencePool"

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from aiohttp import web
-from heliostat_routing.views import PoolView
 from prometheus_client import CollectorRegistry, generate_latest
+
+from heliostat_routing.views import PoolView
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+
 from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
 from heliostat_routing.events import AttemptStarted, Event, RequestArrived, RequestFinished, Tick
 from heliostat_routing.views import PoolView

@@ -13,8 +13,6 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError
-from heliostat_routing.commands import Dispatch, Enqueue
-from heliostat_routing.events import RequestArrived
 
 from heliostat_extproc.discovery.catalog import Resolution, ServedModel
 from heliostat_extproc.driver import FallOpen, ShutDown, Verdict
@@ -35,6 +33,8 @@ from heliostat_extproc.ext_proc_wire import (
 )
 from heliostat_extproc.request_body import parse_request_body, rename_model
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
+from heliostat_routing.commands import Dispatch, Enqueue
+from heliostat_routing.events import RequestArrived
 
 HOLD_MARGIN_SECONDS = 2.0
 """Envoy waits this much longer than the queue's deadline, so that the router's word comes first."""

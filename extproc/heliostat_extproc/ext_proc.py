@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypeAlias
 
 import grpc
 import structlog
-from heliostat_routing.commands import Enqueue
 
 from heliostat_extproc.driver import RouterDriver, Verdict
 from heliostat_extproc.errors import Reason
 from heliostat_extproc.exchange import Directory, Exchange, Outcome, Phase, ProtocolError, Question
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
+from heliostat_routing.commands import Enqueue
 
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """The largest request body; the same as Envoy's own limit."""

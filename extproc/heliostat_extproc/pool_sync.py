@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
-from heliostat_routing.events import PoolRemoved, PoolUpdated
-from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName
 
 from heliostat_extproc.discovery.catalog import Catalog, Resolution, ServedModel
 from heliostat_extproc.discovery.snapshot import Snapshot
 from heliostat_extproc.driver import RouterDriver
+from heliostat_routing.events import PoolRemoved, PoolUpdated
+from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName
 
 Publish = Callable[[Mapping[str, Sequence[str]]], None]
 """Tells Envoy the addresses of each pool."""

@@ -13,8 +13,6 @@ from pathlib import Path
 import grpc
 import structlog
 from aiohttp import web
-from heliostat_routing.events import Event
-from heliostat_routing.settings import PolicyName
 
 from heliostat_extproc.admin import AdminSources, start_admin
 from heliostat_extproc.discovery.folder import FolderDiscovery
@@ -27,6 +25,8 @@ from heliostat_extproc.pool_sync import PoolSync
 from heliostat_extproc.scraper import Scraper, ScrapeSettings
 from heliostat_extproc.telemetry import Telemetry
 from heliostat_extproc.upb import HealthCheckResponse, HealthServicer, add_health_servicer
+from heliostat_routing.events import Event
+from heliostat_routing.settings import PolicyName
 
 HEALTH_SERVICES = ("", "liveness", "readiness", PROCESSOR_SERVICE)
 _SWEEP_SECONDS = 0.5

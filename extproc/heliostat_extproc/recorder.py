@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 import structlog
+
 from heliostat_routing.commands import Command
 from heliostat_routing.events import Event
 from heliostat_routing.recording import encode_step

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
-from heliostat_routing.settings import BLOCK_BYTES
 from xxhash import xxh3_64_intdigest
 
 from heliostat_extproc.errors import InputError, Reason
+from heliostat_routing.settings import BLOCK_BYTES
 
 _WHITESPACE = b" \t\r\n"
 _MODEL_VALUE = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')

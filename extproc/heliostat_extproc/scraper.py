@@ -16,9 +16,9 @@ from typing import Protocol
 
 import aiohttp
 import structlog
-from heliostat_routing.events import EngineMetrics, MetricsScraped, ScrapeFailed
 
 from heliostat_extproc.engine_metrics import MetricsError, MetricsProblem, parse_engine_metrics
+from heliostat_routing.events import EngineMetrics, MetricsScraped, ScrapeFailed
 
 _log = structlog.get_logger(__name__)
 

@@ -7,10 +7,6 @@ a client sent. Endpoint gauges are read from the core's views when somebody scra
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
-from heliostat_routing.commands import Command, Dispatch, Enqueue
-from heliostat_routing.events import Event, RequestArrived
-from heliostat_routing.settings import EndpointPhase
-from heliostat_routing.views import BreakerState, EndpointView, PoolView
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -27,6 +23,10 @@ from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.errors import Reason
 from heliostat_extproc.exchange import Outcome
 from heliostat_extproc.scraper import FetchProblem
+from heliostat_routing.commands import Command, Dispatch, Enqueue
+from heliostat_routing.events import Event, RequestArrived
+from heliostat_routing.settings import EndpointPhase
+from heliostat_routing.views import BreakerState, EndpointView, PoolView
 
 _DECISION_BUCKETS = (25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 1e-3, 2e-3, 5e-3, 20e-3)
 _WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from itertools import islice
 
 import pytest
+from rich.console import Console
+
 from heliostat_cli.demonstration.comparison import (
     MEASURES,
     comparison,
@@ -22,7 +24,6 @@ from heliostat_cli.demonstration.watch import EndpointState, FleetState, read_en
 from heliostat_cli.loading.report import LoadReport, Measurements, Outcome, Progress
 from heliostat_cli.main import main
 from heliostat_routing.events import EngineMetrics
-from rich.console import Console
 
 
 def measured(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from heliostat_cli.loading import LoadOptions
 from heliostat_cli.loading.display import completed_ratio, duration, print_report
 from heliostat_cli.loading.report import Measurements, Outcome, Progress

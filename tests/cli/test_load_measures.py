@@ -3,11 +3,12 @@ import math
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliostat_cli.loading.histogram import DurationHistogram
 from heliostat_cli.loading.lag import watch_lag
 from heliostat_cli.loading.report import Measurements, Outcome
-from hypothesis import given
-from hypothesis import strategies as st
 
 durations = st.lists(st.floats(2e-5, 50_000), min_size=1, max_size=200)
 

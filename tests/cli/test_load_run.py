@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
 from heliostat_cli.loading import (
     GatewayError,
     LoadOptions,

@@ -2,6 +2,9 @@ import itertools
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliostat_cli.loading.histogram import DurationHistogram
 from heliostat_cli.loading.wire import (
     AnswerReader,
@@ -10,8 +13,6 @@ from heliostat_cli.loading.wire import (
     encode_request,
     error_code,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def chunk(**fields: object) -> bytes:

@@ -1,8 +1,9 @@
 import pytest
-from heliostat_crds.address import AddressError, parse_address
-from heliostat_crds.duration import DurationError, format_duration, parse_duration
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heliostat_crds.address import AddressError, parse_address
+from heliostat_crds.duration import DurationError, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

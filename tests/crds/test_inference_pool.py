@@ -1,6 +1,8 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from heliostat_crds.inference_pool import InferencePool, Phase, Policy
 from heliostat_routing.settings import (
     EndpointPhase,
@@ -8,7 +10,6 @@ from heliostat_routing.settings import (
     PolicyName,
     PoolSettings,
 )
-from pydantic import ValidationError
 
 
 def pool(namespace: str | None = None, **spec: Any) -> InferencePool:

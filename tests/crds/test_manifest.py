@@ -1,7 +1,8 @@
 import pytest
-from heliostat_crds.manifest import MAX_PROBLEMS, parse_manifests
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heliostat_crds.manifest import MAX_PROBLEMS, parse_manifests
 
 HEAD = "apiVersion: heliostat.dev/v1alpha1\nkind: InferencePool\n"
 GOOD = HEAD + "metadata: {name: chat}\nspec:\n  model: {name: llama}\n"

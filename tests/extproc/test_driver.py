@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+
 from heliostat_extproc import driver as driver_module
 from heliostat_extproc.driver import FallOpen, RouterDriver, ShutDown
 from heliostat_routing.commands import (

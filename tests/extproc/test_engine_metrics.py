@@ -1,10 +1,11 @@
 """Reading vLLM's /metrics: what is needed, summed, and never believed when it cannot be."""
 
 import pytest
-from heliostat_extproc.engine_metrics import MetricsError, MetricsProblem, parse_engine_metrics
-from heliostat_routing.events import EngineMetrics
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heliostat_extproc.engine_metrics import MetricsError, MetricsProblem, parse_engine_metrics
+from heliostat_routing.events import EngineMetrics
 
 PAGE = """# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge

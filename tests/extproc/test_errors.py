@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from heliostat_extproc.errors import Reason, answer_for_core, error_answer
 from heliostat_extproc.ext_proc_wire import error_response
 from heliostat_extproc.upb import ProcessingResponse

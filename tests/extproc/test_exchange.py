@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliostat_extproc.discovery.catalog import Resolution, ServedModel
 from heliostat_extproc.driver import FallOpen, ShutDown, Verdict
 from heliostat_extproc.errors import Reason
@@ -19,8 +22,6 @@ from heliostat_routing.commands import (
     RejectReason,
 )
 from heliostat_routing.explanation import Explanation
-from hypothesis import given
-from hypothesis import strategies as st
 
 WHY = Explanation(policy="p", rule="r", winner=None, eligible=1)
 LIMIT_BYTES = 1000

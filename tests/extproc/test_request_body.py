@@ -4,14 +4,15 @@ import contextlib
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliostat_extproc.request_body import (
     MalformedBodyError,
     parse_request_body,
     rename_model,
 )
 from heliostat_routing.settings import BLOCK_BYTES
-from hypothesis import given
-from hypothesis import strategies as st
 
 messages = st.lists(
     st.fixed_dictionaries(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import web
+
 from heliostat_extproc.engine_metrics import MetricsProblem
 from heliostat_extproc.scraper import FetchProblem, Scraper, ScrapeSettings
 from heliostat_routing.events import MetricsScraped, ScrapeFailed

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import yaml
 from aiohttp import web
+
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, ProcessSettings
 from heliostat_extproc.process import RouterProcess, RouterSettings, run_router

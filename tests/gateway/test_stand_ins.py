@@ -4,6 +4,7 @@ import json
 
 import pytest
 import pytest_asyncio
+
 from heliostat_sim.standin.faults import Fault, FaultKind
 from heliostat_sim.standin.options import EngineOptions
 from heliostat_sim.standin.server import running_engines

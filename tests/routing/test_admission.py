@@ -1,6 +1,7 @@
 """Selective pushing: who is available, who waits, and what lets a waiting request go."""
 
 import pytest
+
 from heliostat_routing.commands import (
     Dispatch,
     Enqueue,
@@ -22,7 +23,6 @@ from heliostat_routing.events import (
     Tick,
 )
 from heliostat_routing.settings import EndpointPhase, EndpointSettings
-
 from tests.routing.playbook import Playbook, target, targets
 
 PROMPT = tuple(range(1, 11))

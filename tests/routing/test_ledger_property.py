@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
 from heliostat_routing.events import (
     AttemptFailed,
@@ -20,9 +24,6 @@ from heliostat_routing.events import (
 )
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 ADDRESSES = [f"e{number}" for number in range(4)]
 POOLS = ["a", "b"]

@@ -5,7 +5,6 @@ from collections import Counter
 from heliostat_routing.commands import Dispatch
 from heliostat_routing.events import Outcome, RequestFinished, RequestMeasured
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName
-
 from tests.routing.playbook import Playbook, keys, target
 
 

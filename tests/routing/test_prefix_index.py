@@ -1,8 +1,9 @@
 """The index alone, against a plain model of what each slot holds."""
 
-from heliostat_routing.prefix_index import PrefixIndex, former_stamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from heliostat_routing.prefix_index import PrefixIndex, former_stamp
 
 CHAINS = [
     [1, 2, 3, 4, 5, 6],

@@ -3,7 +3,6 @@
 from heliostat_routing.commands import Dispatch, Enqueue
 from heliostat_routing.events import Outcome, RequestFinished, RequestMeasured
 from heliostat_routing.settings import EndpointSettings, PolicyName
-
 from tests.routing.playbook import Playbook, keys, target, targets
 
 RATE = 1280.0

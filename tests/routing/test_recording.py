@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+
 from heliostat_routing.commands import Dispatch
 from heliostat_routing.errors import RecordingError
 from heliostat_routing.events import (

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
-from heliostat_sim.engine import Engine, EngineEvent, EngineRequest, Finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from heliostat_sim.engine import Engine, EngineEvent, EngineRequest, Finished
 
 from .engine_model import BLOCK_TOKENS, events_until_idle, profile, request
 

@@ -1,6 +1,7 @@
 """Who runs, who waits, who is preempted, and what the cache keeps."""
 
 import pytest
+
 from heliostat_sim.engine import (
     BlockPool,
     Engine,

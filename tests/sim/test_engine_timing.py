@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from heliostat_sim.engine import PROFILES, Engine, EngineEvent, Finished, FirstToken
 
 from .engine_model import events_until_idle, request

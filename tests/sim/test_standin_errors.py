@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from heliostat_sim.standin.options import EngineOptions
 from heliostat_sim.standin.server import RunningEngine, running_engine
 

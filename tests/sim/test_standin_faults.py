@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+
 from heliostat_sim.standin.options import EngineOptions
 from heliostat_sim.standin.server import RunningEngine, running_engine
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 import uvloop
+
 from heliostat_sim.engine import Engine, EngineProfile, FinishReason
 from heliostat_sim.standin.answers import StreamedAnswer, WholeAnswer
 from heliostat_sim.standin.chunks import AnswerShape

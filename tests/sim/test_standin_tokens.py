@@ -1,9 +1,10 @@
 """The tokenisation without a model: deterministic, prefix-stable, and true to generated text."""
 
-from heliostat_sim.engine.generation import natural_output_tokens
-from heliostat_sim.standin.tokens import TokenBlocks, chat_tokens, ids_of_tokens, tokens_of_ids
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heliostat_sim.engine.generation import natural_output_tokens
+from heliostat_sim.standin.tokens import TokenBlocks, chat_tokens, ids_of_tokens, tokens_of_ids
 
 texts = st.text(max_size=30)
 turns = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), texts), max_size=5)

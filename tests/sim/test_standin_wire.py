@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from heliostat_sim.standin.options import DEFAULT_MODEL, EngineOptions
 from heliostat_sim.standin.server import RunningEngine, running_engine
 

@@ -3,6 +3,7 @@ import random
 import statistics
 
 import pytest
+
 from heliostat_sim.workload.conversations import (
     ConversationSettings,
     LengthDistribution,

@@ -1,5 +1,8 @@
 import json
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliostat_sim.workload.text import (
     CHARACTERS_PER_TOKEN,
     TextPart,
@@ -7,8 +10,6 @@ from heliostat_sim.workload.text import (
     render,
     render_part,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 parts = st.builds(TextPart, st.text(min_size=1, max_size=8), st.integers(0, 1500))
 

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from heliostat_sim.workload.azure import azure
 from heliostat_sim.workload.mooncake import BLOCK_TOKENS, mooncake
 from heliostat_sim.workload.text import render

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from heliostat_extproc.engine_metrics import MetricsError, parse_engine_metrics
-from heliostat_routing.events import EngineMetrics
 
 from heliostat_cli.demonstration.stage import Stage
+from heliostat_extproc.engine_metrics import MetricsError, parse_engine_metrics
+from heliostat_routing.events import EngineMetrics
 
 _INTERVAL_SECONDS = 0.5
 _TIMEOUT = aiohttp.ClientTimeout(total=2)

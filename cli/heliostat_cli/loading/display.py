@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from heliostat_sim.workload.session import Workload
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from heliostat_cli.loading.options import LoadOptions
 from heliostat_cli.loading.report import LAG_LIMIT_SECONDS, LoadReport, Progress
+from heliostat_sim.workload.session import Workload
 
 _LINE_SECONDS = 5.0
 _ABSENT = "-"

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 import aiohttp
-from heliostat_sim.workload.session import Session, Turn, Workload
-from heliostat_sim.workload.text import render
 
 from heliostat_cli.loading.client import Client, fetch_model
 from heliostat_cli.loading.lag import watch_lag
 from heliostat_cli.loading.options import LoadOptions, OptionError
 from heliostat_cli.loading.report import LoadReport, Measurements, Progress
 from heliostat_cli.loading.wire import encode_message
+from heliostat_sim.workload.session import Session, Turn, Workload
+from heliostat_sim.workload.text import render
 
 
 async def run_load(

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from heliostat_cli.loading.options import OptionError
 from heliostat_sim.workload.azure import azure
 from heliostat_sim.workload.conversations import (
     ConversationSettings,
@@ -12,8 +13,6 @@ from heliostat_sim.workload.conversations import (
 from heliostat_sim.workload.mooncake import mooncake
 from heliostat_sim.workload.session import Workload, with_poisson_arrivals
 from heliostat_sim.workload.traces import TraceWindow
-
-from heliostat_cli.loading.options import OptionError
 
 _CHATS = ConversationSettings()
 _CHAT_OPTIONS: dict[str, tuple[int | float, str, str]] = {

@@ -1,8 +1,7 @@
 """What changed between two snapshots, as events for the routing core."""
 
-from heliostat_routing.events import PoolRemoved, PoolUpdated
-
 from heliostat_extproc.discovery.snapshot import Snapshot
+from heliostat_routing.events import PoolRemoved, PoolUpdated
 
 
 def pool_events(before: Snapshot, after: Snapshot) -> tuple[PoolRemoved | PoolUpdated, ...]:

@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import structlog
+
 from heliostat_crds.manifest import MAX_FILE_BYTES, parse_manifests
 from heliostat_crds.problem import ManifestProblem
-
 from heliostat_extproc.discovery.folder_state import (
     Accepted,
     Contents,

@@ -13,7 +13,6 @@ from typing import TypeAlias
 from heliostat_crds.inference_pool import InferencePool
 from heliostat_crds.manifest import ManifestFile, PoolManifest, parse_manifests
 from heliostat_crds.problem import ManifestProblem
-
 from heliostat_extproc.discovery.catalog import CatalogBuilder, CatalogError
 from heliostat_extproc.discovery.snapshot import Snapshot
 

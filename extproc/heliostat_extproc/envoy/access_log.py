@@ -20,6 +20,9 @@ from envoy.service.accesslog.v3.als_pb2_grpc import (
     add_AccessLogServiceServicer_to_server,
 )
 from google.protobuf.duration_pb2 import Duration
+
+from heliostat_extproc.envoy import wire
+from heliostat_extproc.envoy.token_usage import NO_USAGE, TokenUsage, parse_token_usage
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
@@ -27,9 +30,6 @@ from heliostat_routing.events import (
     Outcome,
     RequestMeasured,
 )
-
-from heliostat_extproc.envoy import wire
-from heliostat_extproc.envoy.token_usage import NO_USAGE, TokenUsage, parse_token_usage
 
 _Context = grpc.aio.ServicerContext[StreamAccessLogsMessage, StreamAccessLogsResponse]
 _log = structlog.get_logger(__name__)

@@ -19,7 +19,10 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         sys.exit(1)
-    os.execv(program, [program, *arguments])  # noqa: S606 - the caller names the program
+    try:
+        os.execv(program, [program, *arguments])  # noqa: S606 - the caller names the program
+    except OSError as error:
+        sys.exit(f"{program}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -230,8 +230,10 @@ async def _forward_log(process: asyncio.subprocess.Process) -> str:
             last_error = text
         elif level == "warning":
             _log.warning("envoy", component=component, text=text)
-        else:
-            _log.debug("envoy", component=component, text=text or line)
+        elif rest:
+            _log.debug("envoy", component=component, text=text)
+        else:  # not in Envoy's format: it did not get as far as to log
+            last_error = last_error or line
     return last_error
 
 

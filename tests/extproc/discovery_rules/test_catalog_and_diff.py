@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from heliostat_crds.inference_pool import InferencePool
 from heliostat_extproc.discovery.catalog import Catalog, CatalogError, Resolution, ServedModel
 from heliostat_extproc.discovery.diff import pool_events

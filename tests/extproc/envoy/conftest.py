@@ -18,6 +18,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2_grpc import (
     ExternalProcessorServicer,
     add_ExternalProcessorServicer_to_server,
 )
+
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.access_log import AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer

@@ -2,12 +2,13 @@
 
 import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.access_log import AccessLogServer, parse_outcome
 from heliostat_extproc.envoy.token_usage import NO_USAGE, TokenUsage, parse_token_usage
 from heliostat_routing.events import AttemptStarted, Event, Outcome
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def entry(status: int = 200, body_bytes: int = 10, flag: str = "") -> HTTPAccessLogEntry:

