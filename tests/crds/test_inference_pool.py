@@ -52,7 +52,7 @@ def test_every_routing_field_reaches_the_core() -> None:
 
 
 def test_the_enums_cover_those_of_the_core() -> None:
-    """Every policy and phase of the core can be written in a manifest, but the router's own phase."""
+    """A manifest can name every policy and phase of the core, but for the router's own phase."""
     assert {policy.name for policy in Policy} == {policy.name for policy in PolicyName}
     written = set(EndpointPhase) - {EndpointPhase.STARTING}
     assert {phase.name for phase in Phase} == {phase.name for phase in written}
