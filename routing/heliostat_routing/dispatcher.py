@@ -57,12 +57,15 @@ class Dispatcher:
         """Dispatch a request that has just arrived, or queue it, or turn it away."""
         fleet = self._books.fleet
         eligible = fleet.eligible(pool.ready, flight.request.adapter)
+        free = eligible & ~self._reserved(pool, flight, now)
         if not eligible:
             self._enqueue(flight, pool, None, _unscored(pool, "none-serving", eligible), now)
-        elif _holds(pool) and not eligible & fleet.available:
+        elif not free:
+            self._enqueue(flight, pool, None, _unscored(pool, "behind-older", eligible), now)
+        elif _holds(pool) and not free & fleet.available:
             self._enqueue(flight, pool, None, _unscored(pool, "all-busy", eligible), now)
         else:
-            pick = self._policies[pool.settings.policy].pick(flight, pool, eligible, now)
+            pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
             if pick.slots:
                 self._dispatch(flight, pool, pick, now)
             else:
@@ -91,7 +94,7 @@ class Dispatcher:
             return
         pool.queue.add(flight, hold_for)
         heappush(self._timers, (flight.deadline, flight.ticket))
-        heappush(self._timers, (now + pool.settings.age_bound_seconds, flight.ticket))
+        heappush(self._timers, (flight.aged_at, flight.ticket))
         self.out.append(Enqueue(flight.ticket, flight.deadline, why))
 
     def _dispatch(self, flight: Flight, pool: Pool, pick: Pick, now: float) -> None:
@@ -124,25 +127,36 @@ class Dispatcher:
             self._reconsider(pool, pool.queue.oldest(WINDOW), now)
             return
         for _ in range(ROUNDS):
-            window = self._window(slot, pool)
+            window = self._window(slot, pool, now)
             if not window:
                 break
-            if not self._offer(slot, pool, window, now) and self._window(slot, pool) == window:
+            if not self._offer(slot, pool, window, now) and window == self._window(slot, pool, now):
                 break
         else:
             self._books.concerned[slot] = None
         self._reconsider(pool, pool.queue.held(slot, RECONSIDERED), now)
 
-    def _window(self, slot: int, pool: Pool) -> list[Flight]:
-        """The queued requests that this endpoint could take now."""
+    def _window(self, slot: int, pool: Pool, now: float) -> list[Flight]:
+        """The queued requests that this endpoint could take now: an aged one alone."""
         fleet = self._books.fleet
         if not fleet.available >> slot & 1:
             return []
-        return [
+        window = [
             flight
             for flight in pool.queue.window(slot, WINDOW)
             if fleet.eligible(pool.ready, flight.request.adapter) >> slot & 1
         ]
+        return window[:1] if window and now >= window[0].aged_at else window
+
+    def _reserved(self, pool: Pool, flight: Flight, now: float) -> int:
+        """The slots that are kept from this request because an older one has aged.
+
+        Without that, requests that need little KV would for ever overtake one that needs much.
+        """
+        oldest = next(iter(pool.queue.oldest(1)), flight)
+        if oldest is flight or now < oldest.aged_at or flight.arrived_at < oldest.arrived_at:
+            return 0
+        return self._books.fleet.eligible(pool.ready, oldest.request.adapter)
 
     def _offer(self, slot: int, pool: Pool, window: list[Flight], now: float) -> bool:
         """Dispatch the one that the endpoint should take; return whether there was one."""
@@ -159,6 +173,7 @@ class Dispatcher:
         policy = self._policies[pool.settings.policy]
         for flight in flights:
             eligible = fleet.eligible(pool.ready, flight.request.adapter)
+            eligible &= ~self._reserved(pool, flight, now)
             if not eligible or (_holds(pool) and not eligible & fleet.available):
                 pool.queue.move(flight, None)
                 continue

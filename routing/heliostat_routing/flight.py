@@ -13,6 +13,8 @@ class Flight:
     request: RequestArrived
     arrived_at: float
     deadline: float
+    aged_at: float
+    """From then on it goes before younger ones, to any endpoint."""
     prompt_tokens: float
     kv_tokens: float = 0.0
     endpoint: str | None = None

@@ -105,6 +105,7 @@ class Router:
             request,
             arrived_at=now,
             deadline=now + pool.settings.queue_timeout_seconds,
+            aged_at=now + pool.settings.age_bound_seconds,
             prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
         )
         self._books.open(flight)

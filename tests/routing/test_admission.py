@@ -292,6 +292,39 @@ def test_the_ledger_follows_the_request_to_who_serves_it() -> None:
     assert (book.inflight(first), book.inflight(second)) == (0, 1)
 
 
+def kv_bound(**settings: object) -> Playbook:
+    """One endpoint with room for 2,000 tokens, 900 of them in use by request 0."""
+    book = Playbook(1, prefill_tokens_per_second=1e6, **settings)
+    book.scrape("e0", kv_capacity_tokens=2000)
+    book.arrive(0, other(0)[:6], after=0.1, max_output_tokens=100)
+    book.scrape(
+        "e0", after=0.1, running_requests=1, kv_cache_utilization=0.45, kv_capacity_tokens=2000
+    )
+    return book
+
+
+def test_a_request_that_needs_more_kv_than_is_free_waits_for_it() -> None:
+    """It is held although nothing waits in the engine, and goes when a finish releases the room."""
+    book = kv_bound()
+    (held,) = book.arrive(1, other(1), max_output_tokens=100)
+    assert isinstance(held, Enqueue)
+    assert target(book.arrive(2, other(2)[:2], max_output_tokens=50)) == "e0", "a small one fits"
+    book.tell(RequestFinished(2))
+    assert target(book.tell(RequestFinished(0), after=1.0)) == "e0"
+
+
+def test_small_requests_do_not_starve_one_that_needs_much() -> None:
+    """Past the age bound, room is kept for the large one: younger ones wait behind it."""
+    book = kv_bound(age_bound_seconds=2.0)
+    book.arrive(1, other(1), max_output_tokens=100)
+    assert book.tick(2.0) == []
+    (held,) = book.arrive(2, other(2)[:2], max_output_tokens=50)
+    assert isinstance(held, Enqueue)
+    assert held.explanation.rule == "behind-older"
+    assert list(targets(book.tell(RequestFinished(0), after=1.0))) == [1]
+    assert list(targets(book.tell(RequestFinished(1), after=1.0))) == [2]
+
+
 def test_a_lora_adapter_limits_where_a_request_goes() -> None:
     """A request for an adapter goes to an endpoint that holds it."""
     holder = EndpointSettings("e1", adapters=frozenset({"lora"}))

@@ -2,8 +2,8 @@
 
 Among the sensible candidates the lowest predicted cost wins. If the winner is busy the request is
 held for it, and decided anew at every event that concerns it. When an endpoint frees, it takes the
-request among the oldest few that would lose most by going elsewhere; one that has waited for the
-age bound goes first, wherever that is.
+request among the oldest few that would lose most by going elsewhere; one past the age bound goes
+first, wherever there is room for it.
 """
 
 from heliostat_routing.explanation import Explanation
@@ -23,31 +23,30 @@ class HeliostatPolicy:
     def pick(self, flight: Flight, pool: Pool, eligible: int, now: float) -> Pick:
         """Decide for one request."""
         scored = score_candidates(flight, pool, eligible, self._world, now)
-        best = scored[0]
-        aged = _is_aged(flight, pool, now)
-        if aged and not best.available:
-            fleet = self._world.fleet
-            best = next((s for s in scored if fleet.available >> s.slot & 1), best)
-        elif not best.available:
-            return Pick((), self._explain("hold", None, eligible, scored), hold_for=best.slot)
+        aged = now >= flight.aged_at
+        best = next((s for s in scored if s.available), None) if aged else scored[0]
+        if best is None or not best.available:
+            hold_for = None if aged else scored[0].slot
+            return Pick((), self._explain("hold", None, eligible, scored), hold_for)
         return self._take("age-bound" if aged else "least-cost", best, scored, pool, eligible)
 
     def choose(
         self, window: list[Flight], pool: Pool, slot: int, now: float
     ) -> tuple[Flight, Pick] | None:
-        """The oldest request past the age bound, else the one with the greatest regret."""
+        """The one with the greatest regret; an aged one stands alone in its window."""
         best: tuple[float, Flight, Scored, list[Scored]] | None = None
         for flight in window:
             here, elsewhere = self._compare(flight, pool, slot, now)
-            if _is_aged(flight, pool, now):
-                return flight, self._take("age-bound", here, [here, *elsewhere], pool, pool.ready)
-            regret = _regret_seconds(here, elsewhere)
+            aged = now >= flight.aged_at
+            regret = 0.0 if aged else _regret_seconds(here, elsewhere)
             if here.available and regret >= 0.0 and (best is None or regret > best[0]):
                 best = regret, flight, here, elsewhere
         if best is None:
             return None
         _, flight, here, elsewhere = best
-        return flight, self._take("greatest-regret", here, [here, *elsewhere], pool, pool.ready)
+        rule = "age-bound" if now >= flight.aged_at else "greatest-regret"
+        eligible = self._world.fleet.eligible(pool.ready, flight.request.adapter)
+        return flight, self._take(rule, here, [here, *elsewhere], pool, eligible)
 
     def _compare(
         self, flight: Flight, pool: Pool, slot: int, now: float
@@ -85,10 +84,6 @@ class HeliostatPolicy:
             eligible=eligible.bit_count(),
             candidates=tuple(s.candidate for s in scored),
         )
-
-
-def _is_aged(flight: Flight, pool: Pool, now: float) -> bool:
-    return now - flight.arrived_at >= pool.settings.age_bound_seconds
 
 
 def _regret_seconds(here: Scored, elsewhere: list[Scored]) -> float:
