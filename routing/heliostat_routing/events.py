@@ -90,7 +90,7 @@ class RequestMeasured:
     """What the access log says of a finished request; it calibrates, and feeds the breaker.
 
     `ttft_seconds` runs from the moment the request was sent upstream to the first body byte.
-    Token counts are None where the engine reported no usage.
+    Token counts are None where the engine reported no usage; `output_bytes` is the answer's size.
     """
 
     ticket: int
@@ -101,6 +101,7 @@ class RequestMeasured:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
+    output_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
