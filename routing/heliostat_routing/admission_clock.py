@@ -11,50 +11,67 @@ class AdmissionClock:
     """The dispatches of one endpoint whose prefill is predicted to lie ahead.
 
     Entries are (instant at which the prefill is done, its length in seconds, ticket), ascending.
+    While the clock is stopped no work gets done, and all of it moves back by as long.
     """
 
-    __slots__ = ("_ahead",)
+    __slots__ = ("_ahead", "_stopped_at")
 
     def __init__(self) -> None:
         self._ahead: deque[tuple[float, float, int]] = deque()
+        self._stopped_at: float | None = None
 
     def pending(self, now: float) -> int:
         """Dispatches whose prefill is predicted to be unfinished."""
-        ahead = self._ahead
-        while ahead and ahead[0][0] <= now:
+        ahead, reached = self._ahead, self._reached(now)
+        while ahead and ahead[0][0] <= reached:
             ahead.popleft()
         return len(ahead)
 
     def done_at(self, now: float) -> float:
         """The instant at which all prefill work is predicted to be done, `now` if it is."""
-        return max(now, self._ahead[-1][0]) if self._ahead else now
+        return now + max(0.0, self._ahead[-1][0] - self._reached(now)) if self._ahead else now
 
     def frees_at(self, now: float, limit: int) -> float:
         """The instant from which at most `limit` dispatches are pending."""
         count = self.pending(now)
-        return self._ahead[count - 1 - limit][0] if count > limit else now
+        if count <= limit:
+            return now
+        return now + self._ahead[count - 1 - limit][0] - self._reached(now)
 
     def push(self, ticket: int, start: float, work_seconds: float) -> float:
         """Account a dispatch that arrives at `start`; return when its prefill will be done."""
-        done_at = self.done_at(start) + work_seconds
-        self._ahead.append((done_at, work_seconds, ticket))
-        return done_at
+        begins_at = max(self._reached(start), self._ahead[-1][0] if self._ahead else 0.0)
+        self._ahead.append((begins_at + work_seconds, work_seconds, ticket))
+        return self.done_at(start)
 
     def release(self, ticket: int, now: float) -> None:
         """Take back what is left of this dispatch's work: those behind it move up."""
         self.pending(now)
         for position, (done_at, work_seconds, owner) in enumerate(self._ahead):
             if owner == ticket:
-                saved = min(work_seconds, done_at - now)
+                saved = min(work_seconds, done_at - self._reached(now))
                 tail = [self._ahead.pop() for _ in range(len(self._ahead) - position - 1)]
                 self._ahead.pop()
                 self._ahead.extend((at - saved, work, who) for at, work, who in reversed(tail))
                 return
 
-    def delay(self, seconds: float) -> None:
-        """Move all pending work back: the clock has stood still for so long."""
-        self._ahead = deque((at + seconds, work, who) for at, work, who in self._ahead)
+    def stop(self, now: float) -> None:
+        """Stand still from now on: the engine does not get on with this work."""
+        if self._stopped_at is None:
+            self.pending(now)
+            self._stopped_at = now
+
+    def run(self, now: float) -> None:
+        """Go on, with what is left moved back by the time that the clock stood still."""
+        if self._stopped_at is not None:
+            seconds = now - self._stopped_at
+            self._ahead = deque((at + seconds, work, who) for at, work, who in self._ahead)
+            self._stopped_at = None
 
     def reset(self) -> None:
         """Forget all work: the engine has restarted."""
         self._ahead.clear()
+        self._stopped_at = None
+
+    def _reached(self, now: float) -> float:
+        return now if self._stopped_at is None else self._stopped_at

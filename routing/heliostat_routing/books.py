@@ -1,14 +1,15 @@
 """All that the router keeps account of, changed together: a request is never in one book alone."""
 
+from heliostat_routing.bitmask import slots
 from heliostat_routing.endpoint import Endpoint
 from heliostat_routing.events import PoolUpdated
 from heliostat_routing.fleet import Fleet
 from heliostat_routing.flight import Flight
 from heliostat_routing.ledger import Ledger
+from heliostat_routing.need import predict_need
 from heliostat_routing.pool import Pool
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.prefix_index import PrefixIndex
-from heliostat_routing.settings import EndpointPhase
 
 SMALLEST_STEP_SECONDS = 1e-6
 """Stamps of two dispatches differ by at least this, also at the same instant."""
@@ -27,6 +28,11 @@ class Books:
         """Slots to which something has happened since the queues were last served."""
         self._stamp = 0.0
 
+    def next_stamp(self, now: float) -> float:
+        """A stamp for the prefix index: later than all before it."""
+        self._stamp = max(now, self._stamp + SMALLEST_STEP_SECONDS)
+        return self._stamp
+
     # Requests
 
     def open(self, flight: Flight) -> None:
@@ -34,23 +40,21 @@ class Books:
         self.ledger.open(flight.ticket)
         self.flights[flight.ticket] = flight
 
-    def send(self, flight: Flight, pool: Pool, endpoint: Endpoint, now: float) -> None:
+    def send(self, flight: Flight, endpoint: Endpoint, now: float) -> None:
         """Enter that a request goes to this endpoint, with what that is predicted to mean."""
-        request, tokens = flight.request, pool.tokens
+        pool, keys = flight.pool, flight.request.block_keys
         start = now + pool.settings.network_seconds
-        flight.depth = self.index.depth(request.block_keys, endpoint.slot)
-        cached = min(flight.depth * tokens.block_tokens, flight.prompt_tokens)
-        flight.uncached_tokens = flight.prompt_tokens - cached
-        flight.kv_tokens = flight.uncached_tokens + tokens.expected_output(
-            request.max_output_tokens
-        )
+        flight.depth = self.index.depth(keys, endpoint.slot)
+        need = predict_need(flight, endpoint, flight.depth)
+        flight.hit_tokens, flight.uncached_tokens, flight.kv_tokens = need
         flight.dispatched_at = now
         flight.wait_seconds = endpoint.clock.done_at(start) - start
-        self._stamp = flight.stamp = max(now, self._stamp + SMALLEST_STEP_SECONDS)
-        work = endpoint.prefill.seconds(flight.uncached_tokens)
-        endpoint.on_dispatch(flight.ticket, start, work, flight.kv_tokens, cached)
+        flight.stamp = self.next_stamp(now)
+        work_seconds = endpoint.prefill.seconds(need.uncached_tokens)
+        endpoint.on_dispatch(flight.ticket, start, work_seconds, need.kv_tokens)
+        endpoint.audit.on_dispatch(flight.hit_tokens)
         capacity = capacity_blocks(endpoint, pool)
-        flight.runs = self.index.record(endpoint.slot, request.block_keys, flight.stamp, capacity)
+        flight.runs = self.index.record(endpoint.slot, keys, flight.stamp, capacity)
         if flight.endpoint is None:
             pool.inflight += 1
         flight.endpoint = endpoint.address
@@ -63,13 +67,11 @@ class Books:
         """Enter that a request's stream is over."""
         del self.flights[flight.ticket]
         self.ledger.close(flight.ticket)
-        pool = self.pools.get(flight.request.pool)
+        if flight.queued:
+            flight.pool.queue.remove(flight)
         if flight.endpoint is None:
-            if pool is not None and flight.queued:
-                pool.queue.remove(flight)
             return
-        if pool is not None:
-            pool.inflight -= 1
+        flight.pool.inflight -= 1
         endpoint = self.fleet.by_address.get(flight.endpoint)
         if endpoint is not None:
             endpoint.on_finish(flight.ticket, now, flight.kv_tokens)
@@ -83,12 +85,13 @@ class Books:
         if flight.endpoint == address:
             self.undo(flight, endpoint)
         flight.failed_at.add(address)
-        endpoint.breaker.on_failure(flight.ticket, now)
+        endpoint.breaker.on_failure(now)
         self.touch(address, now)
 
     def undo(self, flight: Flight, endpoint: Endpoint) -> None:
         """Take back what was expected of an attempt that came to nothing."""
         endpoint.on_uncounted(flight.ticket)
+        endpoint.audit.on_end(flight.hit_tokens, counted=False, cached_tokens=None)
         self.index.retract(endpoint.slot, flight.request.block_keys, flight.depth, flight.stamp)
 
     # Endpoints
@@ -111,22 +114,18 @@ class Books:
         pool = self.pools.get(event.pool)
         if pool is None:
             pool = self.pools[event.pool] = Pool(event.pool, event.settings)
-        pool.settings = event.settings
-        pool.retired = False
-        before, pool.members, pool.ready = pool.members, 0, 0
+        before = pool.members
+        slot_of = {}
         for settings in event.endpoints:
             endpoint = self.fleet.by_address.get(settings.address)
             if endpoint is None:
-                rate = pool.prefill.tokens_per_second
-                endpoint = self.fleet.add(settings.address, PrefillModel(rate), now)
-            endpoint.configure(
-                settings, event.settings.pending_limit, event.settings.kv_capacity_tokens
-            )
-            self.fleet.set_adapters(endpoint, settings.adapters)
-            pool.members |= 1 << endpoint.slot
-            if settings.phase is EndpointPhase.READY:
-                pool.ready |= 1 << endpoint.slot
-        pool.generation += before != pool.members
+                model = PrefillModel(pool.prefill.tokens_per_second)
+                endpoint = self.fleet.add(settings.address, model, now)
+            endpoint.configure(settings, event.settings.kv_capacity_tokens)
+            slot_of[settings.address] = endpoint.slot
+        pool.take_over(event, slot_of)
+        for slot in slots(before & ~pool.members):
+            pool.queue.unhold(slot)
         self._refresh_members(before | pool.members, now)
 
     def remove_pool(self, pool: Pool, now: float) -> None:
@@ -135,12 +134,15 @@ class Books:
         self._refresh_members(pool.members, now)
 
     def _refresh_members(self, changed: int, now: float) -> None:
-        members = 0
-        for pool in self.pools.values():
-            members |= pool.members
-        self.fleet.members = members
+        pools = self.pools.values()
+        self.fleet.members = 0
+        for pool in pools:
+            self.fleet.members |= pool.members
         for endpoint in self.fleet.among(changed):
-            if not members >> endpoint.slot & 1:
+            limits = [p.settings.pending_limit for p in pools if p.members >> endpoint.slot & 1]
+            if limits:
+                endpoint.pending_limit = min(limits)
+            else:
                 self.index.drop(endpoint.slot)
             self.touch(endpoint.address, now)
 

@@ -1,9 +1,9 @@
 """What one measured request teaches: rates, sizes, and which blocks the engine no longer had."""
 
+from heliostat_routing.books import capacity_blocks
 from heliostat_routing.endpoint import Endpoint
-from heliostat_routing.events import Outcome, RequestMeasured
+from heliostat_routing.events import RequestMeasured
 from heliostat_routing.flight import Flight
-from heliostat_routing.pool import Pool
 from heliostat_routing.prefix_index import PrefixIndex, former_stamp
 from heliostat_routing.settings import BLOCK_BYTES
 
@@ -15,34 +15,33 @@ SETTLE_SECONDS = 0.25
 
 
 def calibrate(
-    event: RequestMeasured,
-    flight: Flight,
-    pool: Pool,
-    endpoint: Endpoint,
-    index: PrefixIndex,
-    capacity_blocks: int,
+    event: RequestMeasured, flight: Flight, endpoint: Endpoint, index: PrefixIndex, stamp: float
 ) -> None:
-    """Learn from a request that this endpoint, the one picked last, has served."""
-    if event.outcome is not Outcome.SERVED:
-        return
+    """Learn from a request that this endpoint, the one picked last, has served.
+
+    What an engine says of itself is not taken on trust: counts that cannot be are passed over.
+    """
+    tokens = flight.pool.tokens
     if event.prompt_tokens:
-        pool.tokens.observe_prompt(flight.request.prompt_bytes, event.prompt_tokens)
-    if event.output_tokens and event.duration_seconds is not None:
-        pool.tokens.observe_output(event.output_tokens, event.duration_seconds)
-        blocks = round(event.output_tokens / pool.tokens.block_tokens)
-        index.charge(endpoint.slot, blocks, flight.stamp, capacity_blocks)
-    _learn_prefill(event, flight, pool, endpoint)
+        tokens.observe_prompt(flight.request.prompt_bytes, event.prompt_tokens)
+    output = event.output_tokens or 0
+    if 0 < output <= endpoint.kv_capacity_tokens and event.duration_seconds is not None:
+        tokens.observe_output(output, event.duration_seconds)
+        blocks = round(output / tokens.block_tokens)
+        index.charge(endpoint.slot, blocks, stamp, capacity_blocks(endpoint, flight.pool))
+    _learn_prefill(event, flight, endpoint)
     _correct_index(event, flight, endpoint, index)
 
 
-def _learn_prefill(event: RequestMeasured, flight: Flight, pool: Pool, endpoint: Endpoint) -> None:
+def _learn_prefill(event: RequestMeasured, flight: Flight, endpoint: Endpoint) -> None:
     if event.ttft_seconds is None or flight.failed_at or flight.wait_seconds > PROMPT_WAIT_SECONDS:
         return
     uncached = flight.uncached_tokens
     if event.prompt_tokens is not None and event.cached_tokens is not None:
         uncached = float(event.prompt_tokens - event.cached_tokens)
-    endpoint.prefill.observe(uncached, event.ttft_seconds)
-    pool.prefill.observe(uncached, event.ttft_seconds)
+    if 0 <= uncached <= endpoint.kv_capacity_tokens:
+        endpoint.prefill.observe(uncached, event.ttft_seconds)
+        flight.pool.prefill.observe(uncached, event.ttft_seconds)
 
 
 def _correct_index(

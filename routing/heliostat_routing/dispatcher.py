@@ -53,23 +53,23 @@ class Dispatcher:
             PolicyName.CONSISTENT_HASH: ConsistentHashPolicy(world),
         }
 
-    def decide(self, flight: Flight, pool: Pool, now: float) -> None:
+    def decide(self, flight: Flight, now: float) -> None:
         """Dispatch a request that has just arrived, or queue it, or turn it away."""
-        fleet = self._books.fleet
-        eligible = fleet.eligible(pool.ready, flight.request.adapter)
-        free = eligible & ~self._reserved(pool, flight, now)
+        pool, fleet = flight.pool, self._books.fleet
+        eligible = self._eligible(flight)
+        free = eligible & ~self._reserved(flight, now)
         if not eligible:
-            self._enqueue(flight, pool, None, _unscored(pool, "none-serving", eligible), now)
+            self._enqueue(flight, _unscored(pool, "none-serving", eligible))
         elif not free:
-            self._enqueue(flight, pool, None, _unscored(pool, "behind-older", eligible), now)
+            self._enqueue(flight, _unscored(pool, "behind-older", eligible))
         elif _holds(pool) and not free & fleet.available:
-            self._enqueue(flight, pool, None, _unscored(pool, "all-busy", eligible), now)
+            self._enqueue(flight, _unscored(pool, "all-busy", eligible))
         else:
             pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
             if pick.slots:
-                self._dispatch(flight, pool, pick, now)
+                self._dispatch(flight, pick, now)
             else:
-                self._enqueue(flight, pool, pick.hold_for, pick.explanation, now)
+                self._enqueue(flight, pick.explanation, pick)
 
     def settle(self, now: float) -> None:
         """Serve the queues until nothing more can move, drop the late, ask for the next tick."""
@@ -84,24 +84,30 @@ class Dispatcher:
             books.concerned.clear()
         self._ask_for_tick(now)
 
-    def _enqueue(
-        self, flight: Flight, pool: Pool, hold_for: int | None, why: Explanation, now: float
-    ) -> None:
+    def _eligible(self, flight: Flight) -> int:
+        """The slots that work and can serve the request."""
+        return self._books.fleet.serving & flight.pool.holding(flight.request.adapter)
+
+    def _enqueue(self, flight: Flight, why: Explanation, pick: Pick | None = None) -> None:
+        pool = flight.pool
         if len(pool.queue) >= pool.settings.queue_limit:
-            self._books.close(flight, now)
+            self._books.close(flight, flight.arrived_at)
             retry_after = _retry_after_seconds(pool)
             self.out.append(Reject(flight.ticket, RejectReason.QUEUE_FULL, retry_after))
             return
-        pool.queue.add(flight, hold_for)
-        heappush(self._timers, (flight.deadline, flight.ticket))
-        heappush(self._timers, (flight.aged_at, flight.ticket))
+        if pick is None:
+            pool.queue.add(flight, None)
+        else:
+            pool.queue.add(flight, pick.hold_for, pick.held_seconds)
+        for at in (flight.aged_at, flight.overdue_at, flight.deadline):
+            heappush(self._timers, (at, flight.ticket))
         self.out.append(Enqueue(flight.ticket, flight.deadline, why))
 
-    def _dispatch(self, flight: Flight, pool: Pool, pick: Pick, now: float) -> None:
+    def _dispatch(self, flight: Flight, pick: Pick, now: float) -> None:
         fleet = self._books.fleet
         if flight.queued:
-            pool.queue.remove(flight)
-        self._books.send(flight, pool, fleet[pick.slots[0]], now)
+            flight.pool.queue.remove(flight)
+        self._books.send(flight, fleet[pick.slots[0]], now)
         addresses = tuple(fleet[slot].address for slot in pick.slots)
         self.out.append(Dispatch(flight.ticket, addresses, pick.explanation))
 
@@ -124,76 +130,75 @@ class Dispatcher:
         """Let one endpoint take from one queue, and those that wait for it think again."""
         if not pool.ready & self._books.fleet.serving & (1 << slot):
             pool.queue.unhold(slot)
-            self._reconsider(pool, pool.queue.oldest(WINDOW), now)
+            self._reconsider(pool.queue.oldest(WINDOW), now)
             return
         for _ in range(ROUNDS):
-            window = self._window(slot, pool, now)
+            window = self._window(slot, pool)
             if not window:
                 break
-            if not self._offer(slot, pool, window, now) and window == self._window(slot, pool, now):
+            if not self._offer(slot, pool, window, now) and window == self._window(slot, pool):
                 break
         else:
             self._books.concerned[slot] = None
-        self._reconsider(pool, pool.queue.held(slot, RECONSIDERED), now)
+        self._reconsider(pool.queue.held(slot, RECONSIDERED), now)
 
-    def _window(self, slot: int, pool: Pool, now: float) -> list[Flight]:
-        """The queued requests that this endpoint could take now: an aged one alone."""
-        fleet = self._books.fleet
-        if not fleet.available >> slot & 1:
+    def _window(self, slot: int, pool: Pool) -> list[Flight]:
+        """The queued requests that this endpoint could take now."""
+        if not self._books.fleet.available >> slot & 1:
             return []
-        window = [
-            flight
-            for flight in pool.queue.window(slot, WINDOW)
-            if fleet.eligible(pool.ready, flight.request.adapter) >> slot & 1
-        ]
-        return window[:1] if window and now >= window[0].aged_at else window
 
-    def _reserved(self, pool: Pool, flight: Flight, now: float) -> int:
-        """The slots that are kept from this request because an older one has aged.
+        def takes(adapter: str | None) -> bool:
+            return bool(pool.holding(adapter) >> slot & 1)
+
+        return pool.queue.window(slot, takes, WINDOW)
+
+    def _reserved(self, flight: Flight, now: float) -> int:
+        """The slot whose room is kept for an older request that has aged.
 
         Without that, requests that need little KV would for ever overtake one that needs much.
         """
-        oldest = next(iter(pool.queue.oldest(1)), flight)
-        if oldest is flight or now < oldest.aged_at or flight.arrived_at < oldest.arrived_at:
+        oldest = next(iter(flight.pool.queue.oldest(1)), flight)
+        if oldest is flight or oldest.reserves is None or now >= oldest.overdue_at:
             return 0
-        return self._books.fleet.eligible(pool.ready, oldest.request.adapter)
+        return 1 << oldest.reserves
 
     def _offer(self, slot: int, pool: Pool, window: list[Flight], now: float) -> bool:
         """Dispatch the one that the endpoint should take; return whether there was one."""
         chosen = self._policies[pool.settings.policy].choose(window, pool, slot, now)
         if chosen is None:
-            self._reconsider(pool, window, now)
+            self._reconsider(window, now)
             return False
-        self._dispatch(chosen[0], pool, chosen[1], now)
+        self._dispatch(*chosen, now)
         return True
 
-    def _reconsider(self, pool: Pool, flights: list[Flight], now: float) -> None:
+    def _reconsider(self, flights: list[Flight], now: float) -> None:
         """Decide queued requests anew: each goes, or waits for what is best for it now."""
-        fleet = self._books.fleet
-        policy = self._policies[pool.settings.policy]
         for flight in flights:
-            eligible = fleet.eligible(pool.ready, flight.request.adapter)
-            eligible &= ~self._reserved(pool, flight, now)
-            if not eligible or (_holds(pool) and not eligible & fleet.available):
+            pool = flight.pool
+            free = self._eligible(flight) & ~self._reserved(flight, now)
+            if not free or (_holds(pool) and not free & self._books.fleet.available):
                 pool.queue.move(flight, None)
                 continue
-            pick = policy.pick(flight, pool, eligible, now)
+            pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
             if pick.slots:
-                self._dispatch(flight, pool, pick, now)
+                self._dispatch(flight, pick, now)
+            elif now >= flight.aged_at:
+                flight.reserves = pick.hold_for
+                pool.queue.move(flight, None)
             else:
-                pool.queue.move(flight, pick.hold_for)
+                pool.queue.move(flight, pick.hold_for, pick.held_seconds)
 
     # Time
 
     def _fire_timers(self, now: float) -> None:
-        """Let those past the age bound take any endpoint; evict those past their deadline."""
+        """Let the aged and the overdue have their way; evict those past their deadline."""
         while self._timers and self._timers[0][0] <= now:
             flight = self._books.flights.get(heappop(self._timers)[1])
             if flight is None or not flight.queued:
                 continue
-            pool = self._books.pools[flight.request.pool]
-            self._reconsider(pool, [flight], now)
+            self._reconsider([flight], now)
             if flight.queued and now >= flight.deadline:
+                pool = flight.pool
                 self._books.close(flight, now)
                 reason = EvictReason.DEADLINE_PASSED if pool.members else EvictReason.NO_ENDPOINTS
                 self.out.append(Evict(flight.ticket, reason, _retry_after_seconds(pool)))

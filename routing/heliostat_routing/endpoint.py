@@ -10,15 +10,10 @@ from itertools import islice
 from heliostat_routing.admission_clock import AdmissionClock
 from heliostat_routing.breaker import Breaker
 from heliostat_routing.events import EngineMetrics
+from heliostat_routing.hit_audit import HitAudit
 from heliostat_routing.prefill_model import PrefillModel
+from heliostat_routing.progress import Progress
 from heliostat_routing.settings import EndpointPhase, EndpointSettings
-
-PATIENCE_SECONDS = 10.0
-"""Requests in flight without any progress for longer than this, beyond the predicted prefill, make
-an endpoint unresponsive."""
-COUNTER_SAMPLE_TOKENS = 4096
-"""Predicted hits that must have come together before the engine's hit counter is compared."""
-COUNTER_TOLERANCE_RATIO = 0.7
 
 
 class Endpoint:
@@ -28,68 +23,72 @@ class Endpoint:
         self.address = address
         self.slot = slot
         self.phase = EndpointPhase.READY
-        self.adapters: frozenset[str] | None = None
         self.pending_limit = 0
         self.kv_capacity_tokens = 0
         self.clock = AdmissionClock()
         self.breaker = Breaker()
         self.prefill = prefill
+        self.audit = HitAudit()
         self.metrics: EngineMetrics | None = None
-        self.unresponsive = False
         self.inflight = 0
         self.load = 0
+        self._progress = Progress(now)
         self._dispatched = 0
         self._unseen_base = 0
         self._recent: deque[tuple[int, float]] = deque()
-        self._unprefilled: dict[int, None] = {}
+        self._recent_kv_tokens = 0.0
+        self._unprefilled: dict[int, float] = {}
         self._prefilled_ahead = 0
         self._waiting_left = 0
-        self._stood_still_at: float | None = None
         self._finished_since_scrape = 0
         self._kv_freed_tokens = 0.0
-        self._progress_at = now
-        self._predicted_hits = 0.0
-        self._hits_before = 0
 
-    def configure(self, settings: EndpointSettings, pending_limit: int, kv_tokens: int) -> None:
+    def configure(self, settings: EndpointSettings, kv_tokens: int) -> None:
         """Take over what discovery says; an engine's own report of its KV capacity wins."""
         self.phase = settings.phase
-        self.adapters = settings.adapters
-        self.pending_limit = pending_limit
         if self.metrics is None or self.metrics.kv_capacity_tokens is None:
             self.kv_capacity_tokens = kv_tokens
 
     # What the router did
 
     def on_dispatch(
-        self, ticket: int, start: float, work_seconds: float, kv_tokens: float, hit_tokens: float
+        self, ticket: int, start: float, work_seconds: float, kv_tokens: float
     ) -> float:
         """Account a dispatch that arrives at `start`; return when its prefill will be done."""
-        if self.inflight == 0:
-            self._progress_at = start
+        if not self._unprefilled and not self.stalled:
+            self._progress.on_sign(start, work_seconds)
         self._dispatched += 1
         self._recent.append((ticket, kv_tokens))
-        self._unprefilled[ticket] = None
-        self._predicted_hits += hit_tokens
-        self.breaker.on_dispatch(ticket)
+        self._recent_kv_tokens += kv_tokens
+        self._unprefilled[ticket] = work_seconds
+        self.breaker.on_dispatch(ticket, start)
         return self.clock.push(ticket, start, work_seconds)
 
-    def on_uncounted(self, ticket: int) -> None:
+    def on_uncounted(self, ticket: int, *, had_output: bool = False) -> None:
         """Stop waiting for the engine to count this dispatch: it will not.
 
         vLLM counts neither what it refuses nor what its client aborts, and cannot count what never
         reached it. The clock entry stays: an endpoint that fails fast must not look idle.
         """
         self._dispatched -= 1
-        self._unprefilled.pop(ticket, None)
-        self._recent = deque(entry for entry in self._recent if entry[0] != ticket)
+        if self._unprefilled.pop(ticket, None) is not None and had_output:
+            self._prefilled_ahead += 1
+        for entry in self._recent:
+            if entry[0] == ticket:
+                self._recent.remove(entry)
+                self._recent_kv_tokens -= entry[1]
+                break
 
     def on_output(self, ticket: int, now: float) -> None:
         """The request has had output, so its prefill was done; the next scrape will count it."""
         self.clock.release(ticket, now)
-        if ticket in self._unprefilled:
-            del self._unprefilled[ticket]
+        if self._unprefilled.pop(ticket, None) is not None:
             self._prefilled_ahead += 1
+
+    def on_served(self, now: float) -> None:
+        """The engine has served a request to its end: it works."""
+        self.breaker.on_success()
+        self._progress.on_sign(now, self._next_prefill_seconds())
 
     def on_finish(self, ticket: int, now: float, kv_tokens: float) -> None:
         """Account a finished request: what it held is free, and one that waited can run."""
@@ -101,6 +100,8 @@ class Endpoint:
     def count(self, inflight: int) -> None:
         """Take over the ledger's count, and estimate the engine's load from it and the scrape."""
         self.inflight = inflight
+        while len(self._recent) > inflight:
+            self._recent_kv_tokens -= self._recent.popleft()[1]
         metrics = self.metrics
         if metrics is None:
             self.load = inflight
@@ -115,13 +116,12 @@ class Endpoint:
         before, restarted = self.metrics, self._has_restarted(metrics)
         if restarted:
             self.clock.reset()
+            self.audit = HitAudit()
+        if restarted or not self.inflight:
             self._unprefilled.clear()
             self._prefilled_ahead = 0
-            self._hits_before = 0
-            self._predicted_hits = 0.0
-        else:
+        elif before is not None:
             self._note_prefills(before, metrics, now)
-        self._note_progress(before, metrics, now)
         self.metrics = metrics
         if metrics.kv_capacity_tokens is not None:
             self.kv_capacity_tokens = metrics.kv_capacity_tokens
@@ -129,29 +129,24 @@ class Endpoint:
         self._finished_since_scrape = 0
         self._kv_freed_tokens = 0.0
         self._set_waiting(max(0, metrics.waiting_requests - self.clock.pending(now)), now)
+        if before is None or restarted or not self.inflight or _has_moved(before, metrics):
+            self._progress.on_sign(now, self._next_prefill_seconds())
+        else:
+            self._judge_progress(now)
         self.count(self.inflight)
         return restarted
 
     def on_scrape_failed(self, now: float) -> None:
-        """A silent engine with work in flight makes no progress that anyone can see."""
-        self._judge_progress(now)
-
-    def hit_shortfall_tokens(self) -> float:
-        """Cached tokens that were predicted and, by the engine's counter, were not there.
-
-        Asked after a scrape; 0 until enough predictions have been settled to tell.
-        """
-        metrics = self.metrics
-        if metrics is None or self._recent or metrics.waiting_requests:
-            return 0.0
-        if self._predicted_hits < COUNTER_SAMPLE_TOKENS:
-            return 0.0
-        predicted, hits = self._predicted_hits, metrics.prefix_hit_tokens - self._hits_before
-        self._predicted_hits = 0.0
-        self._hits_before = metrics.prefix_hit_tokens
-        return predicted - hits if hits < COUNTER_TOLERANCE_RATIO * predicted else 0.0
+        """An engine that used to report and has gone silent is judged by it."""
+        if self.metrics is not None:
+            self._judge_progress(now)
 
     # What follows
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the engine has shown no sign of life for longer than its work explains."""
+        return self._progress.stalled
 
     def pending(self, now: float) -> int:
         """Requests believed to be waiting in the engine for their prefill."""
@@ -163,15 +158,15 @@ class Endpoint:
 
     def serving(self, now: float) -> bool:
         """Whether the endpoint is believed to work."""
-        return not self.unresponsive and self.breaker.admits(now)
+        return not (self.stalled and self.inflight) and self.breaker.admits(now)
 
     def changes_at(self, now: float) -> float | None:
         """When time alone makes the endpoint available; None if it takes an event."""
-        if self.unresponsive or self._waiting_left > self.pending_limit:
+        if (self.stalled and self.inflight) or self._waiting_left > self.pending_limit:
             return None
-        retry_at = self.breaker.retry_at
-        if retry_at is not None and now < retry_at:
-            return retry_at
+        admits_at = self.breaker.admits_at
+        if admits_at is not None and now < admits_at:
+            return admits_at
         return self.clock.frees_at(now, self.pending_limit)
 
     def wait_seconds(self, now: float, request_seconds: float) -> float:
@@ -186,11 +181,14 @@ class Endpoint:
         return wait
 
     def kv_wait_seconds(self, kv_tokens: float, request_seconds: float) -> float:
-        """Predicted time until finishing requests have released room for so many tokens."""
-        if self.metrics is None or not self.kv_capacity_tokens:
+        """Predicted time until finishing requests have released room for so many tokens.
+
+        A request that would not fit an empty engine does not wait: the engine has to judge it.
+        """
+        if self.metrics is None or kv_tokens >= self.kv_capacity_tokens:
             return 0.0
         used = self.kv_used_tokens()
-        shortfall = min(kv_tokens, self.kv_capacity_tokens) - (self.kv_capacity_tokens - used)
+        shortfall = kv_tokens - (self.kv_capacity_tokens - used)
         return shortfall * request_seconds / used if shortfall > 0 and used > 0 else 0.0
 
     def kv_used_tokens(self) -> float:
@@ -198,8 +196,7 @@ class Endpoint:
         if self.metrics is None:
             return 0.0
         scraped = self.metrics.kv_cache_utilization * self.kv_capacity_tokens
-        sent = sum(tokens for _, tokens in self._recent)
-        return max(0.0, scraped + sent - self._kv_freed_tokens)
+        return max(0.0, scraped + self._recent_kv_tokens - self._kv_freed_tokens)
 
     def _has_restarted(self, metrics: EngineMetrics) -> bool:
         before = self.metrics
@@ -209,11 +206,9 @@ class Endpoint:
             or metrics.generation_tokens < before.generation_tokens
         )
 
-    def _note_prefills(
-        self, before: EngineMetrics | None, metrics: EngineMetrics, now: float
-    ) -> None:
+    def _note_prefills(self, before: EngineMetrics, metrics: EngineMetrics, now: float) -> None:
         """Take the oldest dispatches off the clock whose first tokens the engine has counted."""
-        if before is None or before.first_tokens is None or metrics.first_tokens is None:
+        if before.first_tokens is None or metrics.first_tokens is None:
             return
         counted = metrics.first_tokens - before.first_tokens
         known = min(counted, self._prefilled_ahead)
@@ -221,6 +216,7 @@ class Endpoint:
         for ticket in list(islice(self._unprefilled, max(0, counted - known))):
             del self._unprefilled[ticket]
             self.clock.release(ticket, now)
+            self.breaker.on_probe_output(ticket)
 
     def _settle_unseen(self, metrics: EngineMetrics, *, fresh: bool) -> None:
         """Find how many dispatches the scrape does not cover yet: by counts, never by age.
@@ -235,31 +231,29 @@ class Endpoint:
         self._unseen_base = max(self._unseen_base, seen - self._dispatched)
         unseen = min(self.inflight, self._dispatched - (seen - self._unseen_base))
         while len(self._recent) > unseen:
-            self._recent.popleft()
+            self._recent_kv_tokens -= self._recent.popleft()[1]
 
     def _set_waiting(self, waiting: int, now: float) -> None:
         """While requests wait that should have started, the admission clock stands still."""
         self._waiting_left = waiting
-        if waiting and self._stood_still_at is None:
-            self._stood_still_at = now
-        elif self._stood_still_at is not None:
-            self.clock.delay(now - self._stood_still_at)
-            self._stood_still_at = now if waiting else None
-
-    def _note_progress(
-        self, before: EngineMetrics | None, metrics: EngineMetrics, now: float
-    ) -> None:
-        if (
-            before is None
-            or self.inflight == 0
-            or metrics.generation_tokens != before.generation_tokens
-            or metrics.prompt_tokens != before.prompt_tokens
-            or metrics.finished_requests != before.finished_requests
-        ):
-            self._progress_at = now
-        self._judge_progress(now)
+        if waiting:
+            self.clock.stop(now)
+        else:
+            self.clock.run(now)
 
     def _judge_progress(self, now: float) -> None:
-        prefill_left = self.clock.done_at(self._progress_at) - self._progress_at
-        patience = PATIENCE_SECONDS + 2 * prefill_left
-        self.unresponsive = self.inflight > 0 and now - self._progress_at > patience
+        """Take a stalled engine out; once it is empty, one request at a time may try it."""
+        if self._progress.judge(now):
+            self.breaker.trip(now)
+
+    def _next_prefill_seconds(self) -> float:
+        """How long the oldest prefill under way may take before it shows."""
+        return next(iter(self._unprefilled.values()), 0.0)
+
+
+def _has_moved(before: EngineMetrics, metrics: EngineMetrics) -> bool:
+    return (
+        metrics.generation_tokens != before.generation_tokens
+        or metrics.prompt_tokens != before.prompt_tokens
+        or metrics.finished_requests != before.finished_requests
+    )

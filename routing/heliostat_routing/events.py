@@ -119,7 +119,7 @@ class EngineMetrics:
     prompt_tokens: int
     generation_tokens: int
     prefix_query_tokens: int
-    prefix_hit_tokens: int
+    prefix_hit_tokens: int | None
     first_tokens: int | None = None
     kv_capacity_tokens: int | None = None
     block_size_tokens: int | None = None

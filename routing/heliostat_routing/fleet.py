@@ -28,8 +28,6 @@ class Fleet:
         self._loads: dict[int, int] = {}
         self._load_order: list[int] = []
         self._load_of: dict[int, int] = {}
-        self._any_adapter = 0
-        self._adapters: dict[str, int] = {}
         self._timers: list[tuple[float, int]] = []
         self._due: dict[int, float] = {}
         self._freed: list[int] = []
@@ -64,34 +62,9 @@ class Fleet:
         self.members &= ~bit
         self.serving &= ~bit
         self.available &= ~bit
-        self.set_adapters(endpoint, None)
-        self._any_adapter &= ~bit
         del self.by_address[endpoint.address]
         self._by_slot[endpoint.slot] = None
         self._unused.append(endpoint.slot)
-
-    def set_adapters(self, endpoint: Endpoint, adapters: frozenset[str] | None) -> None:
-        """Note which LoRA adapters an endpoint holds; None for any."""
-        bit = 1 << endpoint.slot
-        for name in list(self._adapters):
-            self._adapters[name] &= ~bit
-            if not self._adapters[name]:
-                del self._adapters[name]
-        self._any_adapter &= ~bit
-        if adapters is None:
-            self._any_adapter |= bit
-            return
-        for name in adapters:
-            self._adapters[name] = self._adapters.get(name, 0) | bit
-
-    def holding(self, adapter: str) -> int:
-        """The slots that can serve this LoRA adapter."""
-        return self._adapters.get(adapter, 0) | self._any_adapter
-
-    def eligible(self, ready: int, adapter: str | None) -> int:
-        """Those of the slots `ready` that work and can serve the adapter."""
-        among = ready & self.serving
-        return among if adapter is None else among & self.holding(adapter)
 
     def refresh(self, endpoint: Endpoint, now: float) -> None:
         """Bring the sets in line with the endpoint's state."""
@@ -124,7 +97,7 @@ class Fleet:
         return freed
 
     def least_loaded(self, among: int, most: int) -> list[Endpoint]:
-        """Up to `most` of these slots, lowest load first; equal ones take turns."""
+        """Up to `most` of these slots, lowest load first; those of one bucket take turns."""
         found: list[Endpoint] = []
         for load in self._load_order:
             mask = self._loads[load] & among
@@ -146,7 +119,7 @@ class Fleet:
             heappush(self._timers, (at, slot))
 
     def _set_load(self, endpoint: Endpoint) -> None:
-        slot, load = endpoint.slot, endpoint.load
+        slot, load = endpoint.slot, load_bucket(endpoint.load)
         if self._load_of.get(slot) == load:
             return
         self._take_load(slot)
@@ -166,3 +139,11 @@ class Fleet:
         else:
             del self._loads[load]
             self._load_order.remove(load)
+
+
+def load_bucket(load: int) -> int:
+    """Number loads so that few numbers cover many: exact up to 8, then four steps per doubling."""
+    if load < 8:
+        return load
+    bits = load.bit_length()
+    return 4 * (bits - 2) + (load >> (bits - 3) & 3)

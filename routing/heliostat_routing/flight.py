@@ -1,9 +1,13 @@
 """One request from its arrival until it is measured."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from heliostat_routing.events import RequestArrived
 from heliostat_routing.prefix_index import Runs
+
+if TYPE_CHECKING:  # a pool's queue holds flights
+    from heliostat_routing.pool import Pool
 
 
 @dataclass(slots=True, eq=False)
@@ -11,10 +15,13 @@ class Flight:
     """What the router remembers of a request; the prediction fields describe its last dispatch."""
 
     request: RequestArrived
+    pool: "Pool"
     arrived_at: float
     deadline: float
     aged_at: float
-    """From then on it goes before younger ones, to any endpoint."""
+    """From then on it goes before younger ones, to any endpoint with room for it."""
+    overdue_at: float
+    """From then on it goes to any endpoint, room or not: the engine will find some."""
     prompt_tokens: float
     kv_tokens: float = 0.0
     endpoint: str | None = None
@@ -24,12 +31,18 @@ class Flight:
     depth: int = 0
     runs: Runs = ()
     stamp: float = 0.0
+    hit_tokens: float = 0.0
     finished_at: float | None = None
+    measured: bool = False
     failed_at: set[str] = field(default_factory=set)
     """Endpoints whose failure with this request has been counted."""
     queued: bool = False
     held_for: int | None = None
     """While queued: the slot it is held for, None if it takes any."""
+    held_seconds: float = 0.0
+    """While held: the prefill that it will bring to that slot."""
+    reserves: int | None = None
+    """Once aged: the slot whose room is kept for it, so that small requests do not overtake it."""
 
     @property
     def ticket(self) -> int:

@@ -17,9 +17,6 @@ class Ledger:
         self._inflight: dict[str, int] = {}
         self._queued = 0
 
-    def __contains__(self, ticket: int) -> bool:
-        return ticket in self._place
-
     def __len__(self) -> int:
         return len(self._place)
 

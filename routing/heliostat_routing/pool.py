@@ -1,7 +1,8 @@
 """One pool: its settings, its members as a set, its queue, and what was learned of its requests."""
 
+from heliostat_routing.events import PoolUpdated
 from heliostat_routing.prefill_model import PrefillModel
-from heliostat_routing.settings import PoolSettings
+from heliostat_routing.settings import EndpointPhase, PoolSettings
 from heliostat_routing.token_model import TokenModel
 from heliostat_routing.wait_queue import WaitQueue
 
@@ -24,8 +25,34 @@ class Pool:
         self.queue = WaitQueue()
         self.tokens = TokenModel()
         self.prefill = PrefillModel(settings.prefill_tokens_per_second)
+        self._any_adapter = 0
+        self._adapters: dict[str, int] = {}
 
     @property
     def mean_inflight(self) -> float:
         """Requests in flight per member."""
         return self.inflight / max(1, self.members.bit_count())
+
+    def take_over(self, event: PoolUpdated, slot_of: dict[str, int]) -> None:
+        """Take over the whole truth: settings, members, who is ready and holds which adapter."""
+        before = self.members
+        self.settings = event.settings
+        self.retired = False
+        self.members = self.ready = self._any_adapter = 0
+        self._adapters = {}
+        for endpoint in event.endpoints:
+            bit = 1 << slot_of[endpoint.address]
+            self.members |= bit
+            if endpoint.phase is EndpointPhase.READY:
+                self.ready |= bit
+            if endpoint.adapters is None:
+                self._any_adapter |= bit
+            for name in endpoint.adapters or ():
+                self._adapters[name] = self._adapters.get(name, 0) | bit
+        self.generation += before != self.members
+
+    def holding(self, adapter: str | None) -> int:
+        """The ready slots that can serve a request for this LoRA adapter, or for none."""
+        if adapter is None:
+            return self.ready
+        return self.ready & (self._adapters.get(adapter, 0) | self._any_adapter)

@@ -72,7 +72,7 @@ class PrefixIndex:
     def record(self, slot: int, keys: Sequence[int], stamp: float, capacity_blocks: int) -> Runs:
         """Note that the slot now holds this prompt; evict what no longer fits.
 
-        Returns the former stamps of the blocks it held already, for `correct` to look up.
+        Returns the former stamps of the blocks it held already, for `former_stamp`.
         """
         resident = self._residents.setdefault(slot, OrderedDict())
         holders = self._holders

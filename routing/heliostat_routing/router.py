@@ -6,7 +6,7 @@ up to date before the next request is looked at.
 
 from math import inf
 
-from heliostat_routing.books import Books, capacity_blocks
+from heliostat_routing.books import Books
 from heliostat_routing.calibration import calibrate
 from heliostat_routing.commands import Command, Reject, RejectReason
 from heliostat_routing.dispatcher import Dispatcher
@@ -33,6 +33,8 @@ from heliostat_routing.views import EndpointView, PoolView
 
 MEASURE_SECONDS = 30.0
 """How long a finished request is remembered for its access log entry."""
+SETTLE_SECONDS = 2.0
+"""How long one is remembered that is finished and measured: its attempts may be told later."""
 
 
 class Router:
@@ -43,7 +45,7 @@ class Router:
         self._dispatcher = Dispatcher(self._books)
         self._now = -inf
         self._unmeasured: dict[int, Flight] = {}
-        self._measured: set[int] = set()
+        self._settled: dict[int, tuple[float, Flight]] = {}
 
     @property
     def ledger(self) -> Ledger:
@@ -77,7 +79,7 @@ class Router:
             case AttemptStarted(ticket, address):
                 self._on_attempt_started(ticket, address, now)
             case AttemptFailed(ticket, address):
-                flight = self._books.flights.get(ticket) or self._unmeasured.get(ticket)
+                flight = self._find(ticket)
                 if flight is not None:
                     self._books.fail(flight, address, now)
             case ScrapeFailed(address):
@@ -103,24 +105,31 @@ class Router:
             return
         flight = Flight(
             request,
+            pool,
             arrived_at=now,
             deadline=now + pool.settings.queue_timeout_seconds,
             aged_at=now + pool.settings.age_bound_seconds,
+            overdue_at=now + 2 * pool.settings.age_bound_seconds,
             prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
         )
         self._books.open(flight)
-        self._dispatcher.decide(flight, pool, now)
+        self._dispatcher.decide(flight, now)
 
     def _on_finished(self, ticket: int, now: float) -> None:
         flight = self._books.flights.get(ticket)
         if flight is None:
             return
         self._books.close(flight, now)
-        if ticket in self._measured:
-            self._measured.discard(ticket)
+        if flight.measured:
+            self._settled[ticket] = now, flight
         elif flight.endpoint is not None:
             flight.finished_at = now
             self._unmeasured[ticket] = flight
+
+    def _find(self, ticket: int) -> Flight | None:
+        """The request of a ticket, open or remembered."""
+        flight = self._books.flights.get(ticket) or self._unmeasured.get(ticket)
+        return flight or self._settled.get(ticket, (0.0, None))[1]
 
     def _on_attempt_started(self, ticket: int, address: str, now: float) -> None:
         """The proxy has moved the request to another endpoint than the one in the ledger."""
@@ -128,52 +137,63 @@ class Router:
         flight, endpoint = books.flights.get(ticket), books.fleet.by_address.get(address)
         if flight is None or endpoint is None or flight.endpoint in (None, address):
             return
-        pool = books.pools.get(flight.request.pool)
-        if pool is None:
-            return
         before = books.fleet.by_address.get(flight.endpoint or "")
         if before is not None and before.address not in flight.failed_at:
             books.undo(flight, before)
             before.breaker.on_neither(ticket)
-        books.send(flight, pool, endpoint, now)
+        books.send(flight, endpoint, now)
 
     def _on_measured(self, event: RequestMeasured, now: float) -> None:
+        """Learn how a request ended, which is told once, before or after its stream's end."""
         flight = self._unmeasured.pop(event.ticket, None)
-        if flight is None:
-            flight = self._books.flights.get(event.ticket)
-            if flight is None or event.ticket in self._measured:
-                return
-            self._measured.add(event.ticket)
-        endpoint = self._books.fleet.by_address.get(event.endpoint or flight.endpoint or "")
-        if endpoint is None:
-            return
-        if event.outcome is Outcome.ENGINE_FAILED:
-            self._books.fail(flight, endpoint.address, now)
-            return
-        if event.outcome is Outcome.CLIENT_ABORTED:
-            endpoint.breaker.on_neither(flight.ticket)
+        if flight is not None:
+            self._settled[event.ticket] = now, flight
         else:
-            endpoint.breaker.on_success()
-        if flight.endpoint == endpoint.address:
-            self._learn(event, flight, endpoint, now)
-        self._books.touch(endpoint.address, now)
+            flight = self._books.flights.get(event.ticket)
+        if flight is None or flight.measured or flight.endpoint is None:
+            return
+        flight.measured = True
+        picked = self._books.fleet.by_address.get(flight.endpoint)
+        served_by = event.endpoint or flight.endpoint
+        if event.outcome is Outcome.ENGINE_FAILED:
+            self._books.fail(flight, served_by, now)
+        elif picked is not None and served_by == flight.endpoint:
+            self._learn(event, flight, picked, now)
+        elif (endpoint := self._books.fleet.by_address.get(served_by)) is not None:
+            endpoint.on_served(now)
+            self._books.touch(served_by, now)
+        if picked is not None:
+            picked.breaker.on_neither(event.ticket)
+            self._books.touch(picked.address, now)
 
     def _learn(
         self, event: RequestMeasured, flight: Flight, endpoint: Endpoint, now: float
     ) -> None:
         """Settle what was expected of the request at the endpoint that has answered it."""
-        pool = self._books.pools.get(flight.request.pool)
-        if event.outcome is Outcome.SERVED:
-            endpoint.on_output(flight.ticket, now)
-        else:
-            endpoint.clock.release(flight.ticket, now)
         if event.outcome is Outcome.REFUSED:
+            endpoint.clock.release(flight.ticket, now)
+            endpoint.on_served(now)
             self._books.undo(flight, endpoint)
-        elif event.outcome is Outcome.CLIENT_ABORTED:
-            endpoint.on_uncounted(flight.ticket)
-        elif pool is not None:
-            blocks = capacity_blocks(endpoint, pool)
-            calibrate(event, flight, pool, endpoint, self._books.index, blocks)
+            return
+        cached = event.cached_tokens
+        counted = event.outcome is Outcome.SERVED
+        endpoint.audit.on_end(flight.hit_tokens, counted=counted, cached_tokens=cached)
+        if event.outcome is Outcome.CLIENT_ABORTED:
+            self._on_aborted(flight, endpoint, now, had_output=event.ttft_seconds is not None)
+            return
+        if event.output_tokens:
+            endpoint.on_output(flight.ticket, now)
+        endpoint.on_served(now)
+        stamp = self._books.next_stamp(now)
+        calibrate(event, flight, endpoint, self._books.index, stamp)
+
+    def _on_aborted(
+        self, flight: Flight, endpoint: Endpoint, now: float, *, had_output: bool
+    ) -> None:
+        endpoint.clock.release(flight.ticket, now)
+        endpoint.on_uncounted(flight.ticket, had_output=had_output)
+        if endpoint.stalled:
+            endpoint.breaker.on_failure(now)
 
     def _on_scraped(self, address: str, metrics: EngineMetrics, now: float) -> None:
         books = self._books
@@ -182,10 +202,12 @@ class Router:
             return
         if endpoint.on_scrape(metrics, now):
             books.index.drop(endpoint.slot)
-        shortfall = endpoint.hit_shortfall_tokens()
-        pool = next((p for p in books.pools.values() if p.members >> endpoint.slot & 1), None)
-        if shortfall and pool is not None:
-            books.index.evict_oldest(endpoint.slot, round(shortfall / pool.tokens.block_tokens))
+        shortfall_tokens = endpoint.audit.shortfall_tokens(metrics.prefix_hit_tokens)
+        if shortfall_tokens:
+            pool = next(p for p in books.pools.values() if p.members >> endpoint.slot & 1)
+            blocks = round(shortfall_tokens / pool.tokens.block_tokens)
+            held = books.index.resident_blocks(endpoint.slot)
+            books.index.evict_oldest(endpoint.slot, min(blocks, held // 2))
         books.touch(address, now)
 
     def _tidy(self, now: float) -> None:
@@ -199,7 +221,13 @@ class Router:
             if endpoint is not None:
                 endpoint.breaker.on_neither(ticket)
                 endpoint.on_uncounted(ticket)
+                endpoint.audit.on_end(flight.hit_tokens, counted=False, cached_tokens=None)
                 self._books.touch(endpoint.address, now)
+        while self._settled:
+            ticket, (since, _) = next(iter(self._settled.items()))
+            if now - since < SETTLE_SECONDS:
+                break
+            del self._settled[ticket]
         for pool in [p for p in self._books.pools.values() if p.retired and not len(p.queue)]:
             self._books.remove_pool(pool, now)
 

@@ -4,6 +4,9 @@ from heliostat_routing.settings import BLOCK_BYTES
 
 MEMORY = 0.98
 ASSUMED_BYTES_PER_TOKEN = 4.0
+FEWEST_BYTES_PER_TOKEN = 0.5
+MOST_BYTES_PER_TOKEN = 16.0
+"""A request outside these bounds is no text (images), or its usage is wrong: it teaches nothing."""
 ASSUMED_OUTPUT_TOKENS = 200.0
 ASSUMED_DURATION_SECONDS = 5.0
 
@@ -31,7 +34,8 @@ class TokenModel:
 
     def observe_prompt(self, prompt_bytes: int, prompt_tokens: int) -> None:
         """Learn from a request whose usage is known."""
-        if prompt_bytes > 0 and prompt_tokens > 0:
+        low, high = FEWEST_BYTES_PER_TOKEN * prompt_tokens, MOST_BYTES_PER_TOKEN * prompt_tokens
+        if prompt_tokens > 0 and low <= prompt_bytes <= high:
             self._bytes = self._bytes * MEMORY + prompt_bytes
             self._tokens = self._tokens * MEMORY + prompt_tokens
 

@@ -12,7 +12,7 @@ class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
-    """One request is trying it out."""
+    """One request at a time may try it out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def keys(*segments: tuple[str, int]) -> tuple[int, ...]:
     return tuple(chained)
 
 
-def metrics(**changes: float) -> EngineMetrics:
+def metrics(**changes: float | None) -> EngineMetrics:
     """A scrape of an idle engine, with changes."""
     idle = {
         "running_requests": 0,
@@ -76,7 +76,7 @@ class Playbook:
         """Let time pass."""
         return self.tell(Tick(), after)
 
-    def scrape(self, endpoint: str, after: float = 0.0, **changes: float) -> list[Command]:
+    def scrape(self, endpoint: str, after: float = 0.0, **changes: float | None) -> list[Command]:
         """The engine reports."""
         return self.tell(MetricsScraped(endpoint, metrics(**changes)), after)
 

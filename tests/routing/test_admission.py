@@ -16,10 +16,10 @@ from heliostat_routing.events import (
     AttemptStarted,
     Outcome,
     PoolRemoved,
+    PoolUpdated,
     RequestArrived,
     RequestFinished,
     RequestMeasured,
-    ScrapeFailed,
     Tick,
 )
 from heliostat_routing.settings import EndpointPhase, EndpointSettings
@@ -98,7 +98,7 @@ def test_a_first_token_counted_late_frees_no_other() -> None:
     book.scrape("e0", first_tokens=0)
     book.arrive(1, other(1))
     book.tell(RequestFinished(1), after=0.1)
-    book.tell(RequestMeasured(1, "e0", Outcome.SERVED, 0.05))
+    book.tell(RequestMeasured(1, "e0", Outcome.SERVED, 0.05, output_tokens=9))
     assert target(book.arrive(2, other(2))) == "e0"
     assert target(book.arrive(3, other(3))) is None
     assert target(book.scrape("e0", after=0.1, running_requests=1, first_tokens=1)) is None
@@ -202,85 +202,6 @@ def test_an_endpoint_that_leaves_keeps_what_it_has() -> None:
     assert book.inflight("e0") == 0
 
 
-def test_failing_fast_does_not_look_idle() -> None:
-    """A request that ends before its prefill could have been done frees nothing by itself."""
-    book = Playbook(1, prefill_tokens_per_second=RATE)
-    book.arrive(1, other(1))
-    book.tell(RequestFinished(1), after=0.01)
-    assert target(book.arrive(2, other(2))) is None
-
-
-def test_a_measured_success_frees_at_once() -> None:
-    """The access log's word that tokens came takes the rest of the prediction back."""
-    book = Playbook(1, prefill_tokens_per_second=RATE)
-    book.arrive(1, other(1))
-    book.arrive(2, other(2))
-    book.tell(RequestFinished(1), after=0.1)
-    assert target(book.tell(RequestMeasured(1, "e0", Outcome.SERVED, 0.05))) == "e0"
-
-
-def test_repeated_failures_open_the_breaker_and_a_probe_closes_it() -> None:
-    """Two failures in a row keep requests away; after a pause one is let through to see."""
-    book = Playbook(2, prefill_tokens_per_second=1e6)
-    for ticket in (1, 2):
-        book.arrive(ticket, after=0.1)
-        book.tell(AttemptFailed(ticket, "e0"))
-        book.tell(AttemptStarted(ticket, "e1"))
-    assert [target(book.arrive(n, after=0.1)) for n in range(3, 8)] == ["e1"] * 5
-    picked = [target(book.arrive(n, after=0.5)) for n in range(8, 12)]
-    assert picked.count("e0") == 1, "exactly one request tries it out"
-    probe = 8 + picked.index("e0")
-    book.tell(RequestMeasured(probe, "e0", Outcome.SERVED, 0.01))
-    assert "e0" in [target(book.arrive(n, after=0.1)) for n in range(12, 16)]
-
-
-def test_a_failed_probe_doubles_the_pause() -> None:
-    """An endpoint that fails its probe is left alone for twice as long."""
-    book = Playbook(1, prefill_tokens_per_second=1e6, queue_timeout_seconds=100.0)
-    for ticket in (1, 2):
-        book.arrive(ticket, after=0.1)
-        book.tell(AttemptFailed(ticket, "e0"))
-        book.tell(RequestFinished(ticket))
-    book.arrive(3)
-    assert target(book.tick(1.001)) == "e0"
-    book.tell(AttemptFailed(3, "e0"))
-    book.arrive(4)
-    assert target(book.tick(1.9)) is None
-    assert target(book.tick(0.2)) == "e0"
-
-
-def test_an_answer_without_output_is_a_failure() -> None:
-    """Requests that an endpoint swallows open its breaker, whatever status it answered with."""
-    book = Playbook(2, prefill_tokens_per_second=1e6)
-    for ticket in range(1, 9):
-        where = target(book.arrive(ticket, after=0.05))
-        outcome = Outcome.ENGINE_FAILED if where == "e0" else Outcome.SERVED
-        book.tell(RequestFinished(ticket))
-        book.tell(RequestMeasured(ticket, where, outcome, 0.01))
-    breakers = {e.address: e.breaker for e in book.router.views(book.now)[0].endpoints}
-    assert breakers == {"e0": "open", "e1": "closed"}
-
-
-@pytest.mark.parametrize("silent", [False, True])
-def test_no_progress_is_not_idleness(silent: bool) -> None:
-    """An engine with work in flight whose counters stand still, or that is silent, gets no more."""
-    book = Playbook(2, prefill_tokens_per_second=1e6)
-    book.scrape("e0")
-    book.scrape("e1")
-    stuck = target(book.arrive(1, after=0.1))
-    assert stuck is not None
-    for _ in range(14):
-        if silent:
-            book.tell(ScrapeFailed(stuck), after=1.0)
-        else:
-            book.scrape(stuck, after=1.0, running_requests=1)
-    assert (
-        stuck not in targets([c for n in range(2, 6) for c in book.arrive(n, after=0.1)]).values()
-    )
-    book.scrape(stuck, running_requests=1, generation_tokens=5)
-    assert stuck in targets([c for n in range(6, 12) for c in book.arrive(n, after=0.1)]).values()
-
-
 def test_the_ledger_follows_the_request_to_who_serves_it() -> None:
     """When the proxy retries elsewhere, the count moves there."""
     book = Playbook(2)
@@ -331,3 +252,86 @@ def test_a_lora_adapter_limits_where_a_request_goes() -> None:
     book = Playbook([EndpointSettings("e0", adapters=frozenset()), holder])
     for ticket in range(4):
         assert target(book.arrive(ticket, after=1.0, adapter="lora")) == "e1"
+
+
+def test_one_large_request_does_not_stop_the_pool() -> None:
+    """While one endpoint's room is kept for an aged request, the others go on serving."""
+    book = Playbook(4, prefill_tokens_per_second=1e6, age_bound_seconds=2.0)
+    for number in range(4):
+        book.scrape(
+            f"e{number}", running_requests=2, kv_cache_utilization=0.5, kv_capacity_tokens=40_000
+        )
+    assert isinstance(book.arrive(0, tuple(range(1, 261)), max_output_tokens=100)[0], Enqueue)
+    sent = {}
+    for ticket in range(1, 60):
+        sent |= targets(book.arrive(ticket, other(ticket)[:1], after=0.1))
+    assert len(sent) >= 58
+    assert 0 in sent, "overdue, it goes where the engine will find room"
+
+
+def test_what_fits_no_engine_waits_for_no_room() -> None:
+    """A request beyond the whole KV cache is sent at once: the engine has to judge it."""
+    book = kv_bound()
+    assert target(book.arrive(1, tuple(range(1, 101)), max_output_tokens=100)) == "e0"
+
+
+def test_requests_held_for_an_endpoint_that_leaves_go_elsewhere() -> None:
+    """Nothing waits for an endpoint that is not there."""
+    book = Playbook(2, prefill_tokens_per_second=RATE, age_bound_seconds=60.0)
+    prompt = other(1) * 4
+    home = target(book.arrive(1, prompt))
+    assert home is not None
+    book.tell(RequestFinished(1), after=5.0)
+    assert target(book.arrive(2, (*prompt, *other(2)))) == home
+    assert isinstance(book.arrive(3, (*prompt, *other(3)))[0], Enqueue)
+    (rest,) = {"e0", "e1"} - {home}
+    assert target(book.update(EndpointSettings(rest))) == rest
+
+
+def test_a_pool_that_is_removed_and_comes_back_counts_its_own() -> None:
+    """What the former pool had in flight is not taken off the new one."""
+    book = Playbook(1)
+    book.arrive(1)
+    book.tell(PoolRemoved("p"))
+    book.update(EndpointSettings("e0"))
+    book.tell(RequestFinished(1))
+    assert book.router.views(book.now)[0].inflight == 0
+
+
+def test_requests_for_a_busy_adapter_do_not_block_the_others() -> None:
+    """However many wait for the one endpoint with their adapter, the rest go where they can."""
+    holder = EndpointSettings("e0", adapters=frozenset({"lora"}))
+    plain = EndpointSettings("e1", adapters=frozenset())
+    book = Playbook([holder, plain], prefill_tokens_per_second=RATE, age_bound_seconds=60.0)
+    for ticket in range(2):
+        book.arrive(ticket, other(ticket))
+    for ticket in range(10, 30):
+        assert target(book.arrive(ticket, other(ticket), adapter="lora")) is None
+    assert target(book.arrive(40, other(40))) is None
+    assert targets(book.tick(1.01)).get(40) == "e1"
+
+
+def test_fallbacks_hold_the_adapter_too() -> None:
+    """A retry does not end at an endpoint that cannot serve the request."""
+    holders = [EndpointSettings(f"e{n}", adapters=frozenset({"lora"})) for n in range(2)]
+    plain = [EndpointSettings(f"e{n}", adapters=frozenset()) for n in range(2, 5)]
+    book = Playbook([*holders, *plain], prefill_tokens_per_second=RATE)
+    for ticket in range(6):
+        book.arrive(ticket, other(ticket), adapter="lora")
+    seen = 0
+    for _ in range(8):
+        for command in book.tick(1.01):
+            assert isinstance(command, Dispatch)
+            assert set(command.endpoints) <= {"e0", "e1"}
+            seen += 1
+    assert seen == 4
+
+
+def test_pools_that_share_an_endpoint_keep_their_own_adapters() -> None:
+    """What one pool says of an endpoint's adapters does not hold for another pool."""
+    book = Playbook([EndpointSettings("e0", adapters=frozenset({"lora"}))])
+    bare = (EndpointSettings("e0", adapters=frozenset()),)
+    book.tell(PoolUpdated("q", book.settings, bare))
+    assert target(book.arrive(1, adapter="lora")) == "e0"
+    commands = book.tell(RequestArrived(2, "q", (), 100, adapter="lora"), after=1.0)
+    assert isinstance(commands[0], Enqueue)

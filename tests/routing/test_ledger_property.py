@@ -150,17 +150,11 @@ class OpenStreams(RuleBasedStateMachine):
     @rule(data=st.data(), address=st.sampled_from(ADDRESSES), failed=st.booleans())
     def attempt(self, data: st.DataObject, address: str, failed: bool) -> None:
         """The proxy tells of an attempt, possibly at an endpoint that it chose itself."""
-        ticket = self.any_open(data)
-        if ticket is None:
-            return
+        ticket = data.draw(st.sampled_from([*self.queued, *self.placed, *self.ended[-3:], 10**6]))
         if failed:
             self.tell(AttemptFailed(ticket, address))
             return
-        known = address in self.router._books.fleet.by_address
-        pool_known = ticket in self.placed and (
-            self.router._books.flights[ticket].request.pool in self.router._books.pools
-        )
-        if known and pool_known:
+        if ticket in self.placed and address in self.router._books.fleet.by_address:
             self.placed[ticket] = address
         self.tell(AttemptStarted(ticket, address))
 
@@ -223,6 +217,11 @@ class OpenStreams(RuleBasedStateMachine):
     def views_agree(self) -> None:
         """What the router shows is what the ledger says."""
         for view in self.router.views(self.now):
+            flights = self.router._books.flights.values()
+            pool = self.router._books.pools[view.pool]
+            here = [flight for flight in flights if flight.pool is pool]
+            assert view.inflight == sum(not flight.queued for flight in here)
+            assert view.queued == sum(flight.queued for flight in here)
             for endpoint in view.endpoints:
                 assert endpoint.inflight == self.router.ledger.inflight(endpoint.address)
                 assert endpoint.pending >= 0

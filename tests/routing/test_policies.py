@@ -1,11 +1,14 @@
 """The reference policies keep to their rules, and noise does not sway Heliostat's."""
 
+import itertools
 from collections import Counter
 
-from heliostat_routing.commands import Dispatch
-from heliostat_routing.events import Outcome, RequestFinished, RequestMeasured
+from heliostat_routing.commands import Dispatch, Enqueue
+from heliostat_routing.events import Outcome, PoolRemoved, RequestFinished, RequestMeasured
+from heliostat_routing.explanation import Verdict
+from heliostat_routing.fleet import load_bucket
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName
-from tests.routing.playbook import Playbook, keys, target
+from tests.routing.playbook import Playbook, keys, target, targets
 
 
 def test_round_robin_takes_turns_and_passes_over_the_draining() -> None:
@@ -79,3 +82,54 @@ def test_a_slow_endpoint_gets_less() -> None:
         )
         book.tell(measured)
     assert served["e0"] > 2 * served["e1"]
+
+
+def test_the_ring_of_a_pool_that_comes_back_is_built_anew() -> None:
+    """A pool removed and added with other endpoints spreads over all of them."""
+    book = Playbook(2, policy=PolicyName.CONSISTENT_HASH)
+    book.arrive(0, affinity_key=1)
+    book.tell(RequestFinished(0))
+    book.tell(PoolRemoved("p"))
+    book.update(*(EndpointSettings(f"f{number}") for number in range(6)))
+    step = 2**64 // 300
+    where = {target(book.arrive(n, affinity_key=n * step)) for n in range(1, 300)}
+    assert where == {f"f{number}" for number in range(6)}
+
+
+def test_one_hot_prefix_uses_both_endpoints() -> None:
+    """Requests held for the holder count as its wait, so the other endpoint does not stay idle."""
+    book = Playbook(2, prefill_tokens_per_second=1280.0, age_bound_seconds=60.0)
+    prompt = keys(("hot", 10))
+    book.arrive(0, prompt)
+    sent: Counter[str] = Counter()
+    for ticket in range(1, 61):
+        sent.update(targets(book.arrive(ticket, (*prompt, *keys((f"q{ticket}", 4))))).values())
+    for _ in range(400):
+        sent.update(targets(book.tick(0.05)).values())
+    assert sum(sent.values()) == 60
+    assert min(sent["e0"], sent["e1"]) >= 24
+
+
+def test_every_candidate_is_told_why_it_lost() -> None:
+    """The explanation names the winner, and for each other candidate what it lacked."""
+    book = Playbook(3, prefill_tokens_per_second=1280.0)
+    prompt = keys(("doc", 20))
+    home = target(book.arrive(1, prompt))
+    book.tell(RequestFinished(1), after=30.0)
+    (won,) = book.arrive(2, (*prompt, *keys(("a", 4))))
+    assert isinstance(won, Dispatch)
+    verdicts = {c.endpoint: won.explanation.verdict(c) for c in won.explanation.candidates}
+    assert verdicts.pop(str(home)) is Verdict.WON
+    assert set(verdicts.values()) == {Verdict.COSTLIER}
+    (held,) = book.arrive(3, (*prompt, *keys(("b", 4))))
+    assert isinstance(held, Enqueue)
+    first = held.explanation.candidates[0]
+    assert (first.endpoint, held.explanation.verdict(first)) == (home, Verdict.BUSY)
+
+
+def test_work_does_not_grow_with_distinct_loads() -> None:
+    """A thousand endpoints with a thousand loads are told apart by a few dozen buckets."""
+    buckets = [load_bucket(load) for load in range(1000)]
+    assert buckets == sorted(buckets)
+    assert len(set(buckets)) <= 40
+    assert all(high - low <= 1 for low, high in itertools.pairwise(buckets))

@@ -1,5 +1,7 @@
 """Where a prompt goes that some endpoints hold: affinity, waiting for it, spreading, forgetting."""
 
+import pytest
+
 from heliostat_routing.commands import Dispatch, Enqueue
 from heliostat_routing.events import Outcome, RequestFinished, RequestMeasured
 from heliostat_routing.settings import EndpointSettings, PolicyName
@@ -190,9 +192,35 @@ def test_hits_that_the_counters_do_not_show_are_forgotten() -> None:
     for ticket in range(4):
         book.arrive(ticket, prompt, after=2.0)
         book.tell(RequestFinished(ticket), after=1.0)
+        book.tell(RequestMeasured(ticket, "e0", Outcome.SERVED, 0.01))
     before = indexed_tokens(book, "e0")
     book.scrape("e0", finished_requests=4, prefix_query_tokens=10_000, prefix_hit_tokens=0)
     assert indexed_tokens(book, "e0") < before
+
+
+@pytest.mark.parametrize(
+    ("usage", "counter"),
+    [
+        ({"prompt_tokens": 2560, "cached_tokens": 2560, "output_tokens": 5}, None),
+        ({"prompt_tokens": 2560, "cached_tokens": 2560, "output_tokens": 5}, 7680),
+        ({}, 7680),
+        ({}, None),
+    ],
+)
+def test_hits_that_are_there_are_not_forgotten(usage: dict[str, int], counter: int | None) -> None:
+    """Neither an engine without the counter nor answers with usage cost the index anything."""
+    book = Playbook(1, prefill_tokens_per_second=1e5)
+    book.scrape("e0", prefix_hit_tokens=None if counter is None else 0)
+    prompt = keys(("doc", 20))
+    for ticket in range(4):
+        book.arrive(ticket, prompt, after=2.0)
+        served(book, ticket, "e0", ttft_seconds=0.01, **usage)
+    book.arrive(9, prompt, after=2.0)
+    book.tell(RequestFinished(9), after=0.1)
+    book.tell(RequestMeasured(9, "e0", Outcome.CLIENT_ABORTED))
+    before = indexed_tokens(book, "e0")
+    book.scrape("e0", finished_requests=4, prefix_hit_tokens=counter)
+    assert indexed_tokens(book, "e0") == before
 
 
 def test_bytes_per_token_is_learned() -> None:

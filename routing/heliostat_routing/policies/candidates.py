@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from heliostat_routing.endpoint import Endpoint
 from heliostat_routing.explanation import Candidate
 from heliostat_routing.flight import Flight
+from heliostat_routing.need import predict_need
 from heliostat_routing.policies.policy import World
 from heliostat_routing.pool import Pool
 
@@ -36,6 +37,7 @@ class Scored:
     slot: int
     load: int
     available: bool
+    work_seconds: float
 
 
 def score_candidates(
@@ -51,8 +53,10 @@ def score_candidates(
     for endpoint in _near(eligible, LEAST_LOADED, world):
         chosen.setdefault(endpoint.slot, (0, False))
     scored = [
-        score_endpoint(flight, pool, fleet[slot], depth, only, now)
-        for slot, (depth, only) in chosen.items()
+        score_endpoint(
+            flight, pool, fleet[slot], match, now, pool.queue.ahead_seconds(flight, slot)
+        )
+        for slot, match in chosen.items()
     ]
     return _ranked(scored)
 
@@ -79,15 +83,24 @@ def _near(mask: int, most: int, world: World) -> list[Endpoint]:
 
 
 def score_endpoint(
-    flight: Flight, pool: Pool, endpoint: Endpoint, depth: int, only: bool, now: float
+    flight: Flight,
+    pool: Pool,
+    endpoint: Endpoint,
+    match: tuple[int, bool],
+    now: float,
+    ahead_seconds: float = 0.0,
 ) -> Scored:
-    """Predict, in seconds, what serving this request here costs."""
-    cached = min(depth * pool.tokens.block_tokens, flight.prompt_tokens)
-    uncached = flight.prompt_tokens - cached
+    """Predict, in seconds, what serving this request here costs.
+
+    `match` is the depth of the prefix held and whether it is held only here; `ahead_seconds` the
+    prefill of the requests that are held for this endpoint and go first.
+    """
+    depth, only = match
+    need = predict_need(flight, endpoint, depth)
+    cached, uncached = need.cached_tokens, need.uncached_tokens
     request_seconds = pool.tokens.mean_duration_seconds
-    kv_tokens = uncached + pool.tokens.expected_output(flight.request.max_output_tokens)
-    kv_wait = endpoint.kv_wait_seconds(kv_tokens, request_seconds)
-    wait = max(endpoint.wait_seconds(now, request_seconds), kv_wait)
+    kv_wait = endpoint.kv_wait_seconds(need.kv_tokens, request_seconds)
+    wait = max(endpoint.wait_seconds(now, request_seconds), kv_wait) + ahead_seconds
     mean_load = max(1.0, pool.mean_inflight)
     prefill = endpoint.prefill.seconds(uncached) * (1 + endpoint.load / mean_load)
     spread = endpoint.prefill.seconds(cached) * _crowding(endpoint, pool) if only else 0.0
@@ -103,7 +116,8 @@ def score_endpoint(
         cost_seconds=network + wait + prefill + spread,
     )
     available = endpoint.available(now) and kv_wait == 0.0
-    return Scored(candidate, endpoint.slot, endpoint.load, available)
+    work_seconds = endpoint.prefill.seconds(uncached)
+    return Scored(candidate, endpoint.slot, endpoint.load, available, work_seconds)
 
 
 def _crowding(endpoint: Endpoint, pool: Pool) -> float:

@@ -24,29 +24,38 @@ class HeliostatPolicy:
         """Decide for one request."""
         scored = score_candidates(flight, pool, eligible, self._world, now)
         aged = now >= flight.aged_at
-        best = next((s for s in scored if s.available), None) if aged else scored[0]
-        if best is None or not best.available:
-            hold_for = None if aged else scored[0].slot
-            return Pick((), self._explain("hold", None, eligible, scored), hold_for)
+        best = next((s for s in scored if self._takes(s, flight, now)), None) if aged else scored[0]
+        if best is None or not self._takes(best, flight, now):
+            explanation = self._explain("hold", None, eligible, scored)
+            return Pick((), explanation, scored[0].slot, scored[0].work_seconds)
         return self._take("age-bound" if aged else "least-cost", best, scored, pool, eligible)
 
     def choose(
         self, window: list[Flight], pool: Pool, slot: int, now: float
     ) -> tuple[Flight, Pick] | None:
-        """The one with the greatest regret; an aged one stands alone in its window."""
+        """The oldest past the age bound, else the one with the greatest regret."""
         best: tuple[float, Flight, Scored, list[Scored]] | None = None
         for flight in window:
             here, elsewhere = self._compare(flight, pool, slot, now)
-            aged = now >= flight.aged_at
-            regret = 0.0 if aged else _regret_seconds(here, elsewhere)
-            if here.available and regret >= 0.0 and (best is None or regret > best[0]):
+            takes = self._takes(here, flight, now)
+            if now >= flight.aged_at and (takes or flight.reserves == slot):
+                best = (0.0, flight, here, elsewhere) if takes else None
+                break
+            regret = _regret_seconds(here, elsewhere)
+            if takes and regret >= 0.0 and (best is None or regret > best[0]):
                 best = regret, flight, here, elsewhere
         if best is None:
             return None
         _, flight, here, elsewhere = best
         rule = "age-bound" if now >= flight.aged_at else "greatest-regret"
-        eligible = self._world.fleet.eligible(pool.ready, flight.request.adapter)
+        eligible = self._world.fleet.serving & pool.holding(flight.request.adapter)
         return flight, self._take(rule, here, [here, *elsewhere], pool, eligible)
+
+    def _takes(self, scored: Scored, flight: Flight, now: float) -> bool:
+        """Whether the request may go there now; an overdue one need not find room for its KV."""
+        if now >= flight.overdue_at:
+            return bool(self._world.fleet.available >> scored.slot & 1)
+        return scored.available
 
     def _compare(
         self, flight: Flight, pool: Pool, slot: int, now: float
@@ -56,8 +65,8 @@ class HeliostatPolicy:
         keys = flight.request.block_keys
         depth = world.index.depth(keys, slot)
         only = depth > 0 and world.index.holders(keys[depth - 1]) == 1 << slot
-        here = score_endpoint(flight, pool, world.fleet[slot], depth, only, now)
-        others = world.fleet.eligible(pool.ready, flight.request.adapter) & ~(1 << slot)
+        here = score_endpoint(flight, pool, world.fleet[slot], (depth, only), now)
+        others = world.fleet.serving & pool.holding(flight.request.adapter) & ~(1 << slot)
         return here, score_candidates(flight, pool, others, world, now) if others else []
 
     def _take(

@@ -23,12 +23,13 @@ class Pick:
     """A decision about one request.
 
     `slots` are the endpoints to try in order; empty means wait. `hold_for` is then the slot that is
-    worth waiting for.
+    worth waiting for, and `held_seconds` the prefill that the request will bring there.
     """
 
     slots: tuple[int, ...]
     explanation: Explanation
     hold_for: int | None = None
+    held_seconds: float = 0.0
 
 
 class Policy(Protocol):

@@ -3,14 +3,18 @@
 import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
+from functools import lru_cache
+from weakref import WeakKeyDictionary
 
-from heliostat_routing.bitmask import lowest_slot, slot_from, slots
+from heliostat_routing.bitmask import slot_from, slots
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.flight import Flight
 from heliostat_routing.policies.policy import Pick, World
 from heliostat_routing.pool import Pool
 from heliostat_routing.settings import PolicyName
 
+COMPARED = 16
+"""Endpoints of the lowest load buckets whose exact loads are compared."""
 POINTS_PER_ENDPOINT = 100
 """Points on the hash ring for each endpoint: keeps shares within about 10 % of each other."""
 
@@ -34,7 +38,7 @@ class _ImmediatePolicy(ABC):
     ) -> tuple[Flight, Pick] | None:
         """The oldest, wherever the rule sends it."""
         flight = window[0]
-        eligible = self._fleet.eligible(pool.ready, flight.request.adapter)
+        eligible = self._fleet.serving & pool.holding(flight.request.adapter)
         return flight, self.pick(flight, pool, eligible, now)
 
     @abstractmethod
@@ -49,18 +53,18 @@ class RoundRobinPolicy(_ImmediatePolicy):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._next: dict[str, int] = {}
+        self._next: WeakKeyDictionary[Pool, int] = WeakKeyDictionary()
 
     def order(self, flight: Flight, pool: Pool, eligible: int) -> list[int]:
         """Ascending slots from the pool's cursor on."""
         found: list[int] = []
-        cursor = self._next.get(pool.name, 0)
+        cursor = self._next.get(pool, 0)
         while eligible and len(found) <= pool.settings.fallbacks:
             slot = slot_from(eligible, cursor)
             found.append(slot)
             eligible &= ~(1 << slot)
             cursor = slot + 1
-        self._next[pool.name] = found[0] + 1
+        self._next[pool] = found[0] + 1
         return found
 
 
@@ -71,7 +75,8 @@ class LeastInflightPolicy(_ImmediatePolicy):
 
     def order(self, flight: Flight, pool: Pool, eligible: int) -> list[int]:
         """Ascending by load."""
-        found = self._fleet.least_loaded(eligible, 1 + pool.settings.fallbacks)
+        found = self._fleet.least_loaded(eligible, max(COMPARED, 1 + pool.settings.fallbacks))
+        found.sort(key=lambda endpoint: endpoint.load)
         self._fleet.rotate(found[0].slot)
         return [endpoint.slot for endpoint in found]
 
@@ -83,7 +88,8 @@ class ConsistentHashPolicy(_ImmediatePolicy):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._rings: dict[str, tuple[int, list[tuple[int, int]]]] = {}
+        self._rings: WeakKeyDictionary[Pool, tuple[int, list[tuple[int, int]]]]
+        self._rings = WeakKeyDictionary()
 
     def order(self, flight: Flight, pool: Pool, eligible: int) -> list[int]:
         """Clockwise from the key."""
@@ -92,24 +98,27 @@ class ConsistentHashPolicy(_ImmediatePolicy):
         found: list[int] = []
         for step in range(len(ring)):
             slot = ring[(start + step) % len(ring)][1]
-            if eligible >> slot & 1 and slot not in found:
+            if eligible >> slot & 1:
                 found.append(slot)
-                if len(found) > pool.settings.fallbacks:
+                eligible &= ~(1 << slot)
+                if not eligible or len(found) > pool.settings.fallbacks:
                     break
-        return found or [lowest_slot(eligible)]
+        return found
 
     def _ring(self, pool: Pool) -> list[tuple[int, int]]:
         """The ring of the pool's members, built anew when they change."""
-        generation, ring = self._rings.get(pool.name, (-1, []))
+        generation, ring = self._rings.get(pool, (-1, []))
         if generation != pool.generation:
             ring = sorted(
-                (_point(f"{self._fleet[slot].address}#{number}"), slot)
+                (point, slot)
                 for slot in slots(pool.members)
-                for number in range(POINTS_PER_ENDPOINT)
+                for point in _points(self._fleet[slot].address)
             )
-            self._rings[pool.name] = pool.generation, ring
+            self._rings[pool] = pool.generation, ring
         return ring
 
 
-def _point(label: str) -> int:
-    return int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest())
+@lru_cache(maxsize=10_000)
+def _points(address: str) -> tuple[int, ...]:
+    labels = (f"{address}#{number}".encode() for number in range(POINTS_PER_ENDPOINT))
+    return tuple(int.from_bytes(hashlib.blake2b(label, digest_size=8).digest()) for label in labels)
