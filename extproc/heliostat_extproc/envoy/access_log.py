@@ -110,25 +110,45 @@ def _parse_measured(entry: HTTPAccessLogEntry, ticket: int) -> RequestMeasured:
     return RequestMeasured(
         ticket=ticket,
         endpoint=_endpoint(common),
-        outcome=parse_outcome(entry),
+        outcome=parse_outcome(entry, usage),
         ttft_seconds=_parse_ttft(entry),
         duration_seconds=_parse_duration(common),
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
         output_tokens=usage.output_tokens,
+        output_bytes=entry.response.response_body_bytes if entry.HasField("response") else None,
     )
 
 
-def parse_outcome(entry: HTTPAccessLogEntry) -> Outcome:
-    """Tell whose doing the end of a request was."""
+def parse_outcome(entry: HTTPAccessLogEntry, usage: TokenUsage = NO_USAGE) -> Outcome:
+    """Tell whose doing the end of a request was.
+
+    A stream may carry an error with a status of its own after a 200, or end without a token: then
+    that counts. Answers that are no streams, like embeddings, need no output tokens.
+    """
     flags = entry.common_properties.response_flags
     if flags.downstream_connection_termination or flags.downstream_remote_reset:
         return Outcome.CLIENT_ABORTED
-    status = entry.response.response_code.value
-    without_output = status == 200 and not entry.response.response_body_bytes
+    status = _stream_error(entry) or entry.response.response_code.value
+    without_output = status == 200 and (
+        not entry.response.response_body_bytes or (_is_stream(entry) and usage.output_tokens == 0)
+    )
     if status >= 500 or _upstream_failed(flags) or without_output:
         return Outcome.ENGINE_FAILED
     return Outcome.REFUSED if status >= 400 else Outcome.SERVED
+
+
+def _stream_error(entry: HTTPAccessLogEntry) -> int | None:
+    """Read the code of an error inside a stream; None where there is none."""
+    metadata = entry.common_properties.metadata.filter_metadata.get(wire.STREAM_NAMESPACE)
+    if metadata is None or wire.STREAM_ERROR_KEY not in metadata.fields:
+        return None
+    return int(metadata.fields[wire.STREAM_ERROR_KEY].number_value)
+
+
+def _is_stream(entry: HTTPAccessLogEntry) -> bool:
+    content_type = entry.response.response_headers.get("content-type", "")
+    return bool(content_type.startswith("text/event-stream"))
 
 
 def _attempt_failed(entry: HTTPAccessLogEntry) -> bool:
@@ -152,9 +172,8 @@ def _upstream_failed(flags: ResponseFlags) -> bool:
 
 def _parse_ttft(entry: HTTPAccessLogEntry) -> float | None:
     """Read the time to first token in seconds: only a stream's first byte is its first token."""
-    content_type = entry.response.response_headers.get("content-type", "")
     text = entry.common_properties.custom_tags.get(wire.TTFT_TAG, "-")
-    if not content_type.startswith("text/event-stream") or text == "-":
+    if not _is_stream(entry) or text == "-":
         return None
     try:
         return int(text) / 1e6

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-import betterproto2
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.bootstrap.v3 import (
     Admin,
@@ -91,10 +90,10 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 from envoy_data_plane.envoy.type.tracing.v3 import CustomTag
 from envoy_data_plane.google.protobuf import Any, Struct
-from envoy_data_plane.message_pool import default_message_pool
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.local_replies import local_reply_config
+from heliostat_extproc.envoy.response_filters import stream_error_filter, token_usage_filter
 
 UNLIMITED = 2**31 - 1
 HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -139,19 +138,6 @@ class BootstrapSettings:
     """For a client that never ends its body."""
     runtime: dict[str, object] = field(default_factory=dict)
     """Envoy runtime flags to add."""
-
-
-@dataclass(eq=False, repr=False)
-class TypedStruct(betterproto2.Message):
-    """`xds.type.v3.TypedStruct`: the configuration of a filter newer than the typed messages."""
-
-    type_url: str = betterproto2.field(1, betterproto2.TYPE_STRING)
-    value: Struct | None = betterproto2.field(  # noqa: RUF009 - how betterproto2 declares fields
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
-
-
-default_message_pool.register_message("xds.type.v3", "TypedStruct", TypedStruct)
 
 
 def bootstrap_json(settings: BootstrapSettings) -> str:
@@ -265,7 +251,12 @@ def _connection_manager(settings: BootstrapSettings) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix=_STAT_PREFIX,
         rds=Rds(route_config_name=wire.ROUTES_NAME, config_source=ads_source()),
-        http_filters=[_ext_proc(settings), _token_usage(), _router(settings)],
+        http_filters=[
+            _ext_proc(settings),
+            token_usage_filter(),
+            stream_error_filter(),
+            _router(settings),
+        ],
         early_header_mutation_extensions=[_strip_untrusted_headers()],
         local_reply_config=local_reply_config(),
         access_log=[_request_log(settings)],
@@ -314,20 +305,6 @@ def _ext_proc(settings: BootstrapSettings) -> HttpFilter:
         ),
     )
     return HttpFilter(name="envoy.filters.http.ext_proc", typed_config=Any.pack(processor))
-
-
-def _token_usage() -> HttpFilter:
-    extraction = {
-        "include_unconfigured_routes": True,
-        "default_llm_protocol": "OPENAI_CHAT_COMPLETIONS",
-        "metadata_namespace": wire.USAGE_NAMESPACE,
-    }
-    manager = TypedStruct(
-        type_url="type.googleapis.com/"
-        "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager",
-        value=Struct.from_dict({"response_handling": {"token_usage": extraction}}),
-    )
-    return HttpFilter(name="envoy.filters.http.ai_protocol_manager", typed_config=Any.pack(manager))
 
 
 def _router(settings: BootstrapSettings) -> HttpFilter:

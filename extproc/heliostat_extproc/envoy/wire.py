@@ -18,6 +18,11 @@ log of an attempt sees the request's headers but not its metadata (measured)."""
 USAGE_NAMESPACE = "heliostat.usage"
 """Dynamic metadata that Envoy writes with the token counts of an answer."""
 
+STREAM_NAMESPACE = "heliostat.stream"
+STREAM_ERROR_KEY = "error-code"
+"""Dynamic metadata `heliostat.stream` / this key: the code of an error that came as an event of a
+200 stream. vLLM answers so where it is too busy to begin, and where it fails in the middle."""
+
 TTFT_TAG = "ttft"
 """Access log tag: microseconds from the request's first byte upstream to the first body byte."""
 

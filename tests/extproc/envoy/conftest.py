@@ -82,6 +82,14 @@ async def answer_nothing(writer: asyncio.StreamWriter, engine: "Engine") -> None
     writer.write(_head("200 OK", "text/event-stream") + b"content-length: 0\r\n\r\n")
 
 
+async def answer_overloaded_stream(writer: asyncio.StreamWriter, engine: "Engine") -> None:
+    """Accept a stream and then refuse it, as vLLM does when several requests come at once."""
+    writer.write(_head("200 OK", "text/event-stream") + b"transfer-encoding: chunked\r\n\r\n")
+    error = {"message": "busy", "type": "Service Unavailable", "param": None, "code": 503}
+    writer.write(_chunk(f"data: {json.dumps({'error': error})}\n\n"))
+    writer.write(_chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
+
+
 def _chunk(text: str) -> bytes:
     return f"{len(text):x}\r\n{text}\r\n".encode()
 

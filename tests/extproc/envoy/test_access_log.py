@@ -41,6 +41,36 @@ def test_outcome(ended: HTTPAccessLogEntry, outcome: Outcome) -> None:
     assert parse_outcome(ended) is outcome
 
 
+@pytest.mark.parametrize(
+    ("content_type", "output_tokens", "outcome"),
+    [
+        ("text/event-stream; charset=utf-8", 0, Outcome.ENGINE_FAILED),
+        ("text/event-stream; charset=utf-8", 1, Outcome.SERVED),
+        ("text/event-stream; charset=utf-8", None, Outcome.SERVED),
+        ("application/json", 0, Outcome.SERVED),
+    ],
+)
+def test_a_stream_without_a_token_is_a_failure(
+    content_type: str, output_tokens: int | None, outcome: Outcome
+) -> None:
+    """Only streams must have output tokens: an embedding has none by nature."""
+    ended = entry()
+    ended.response.response_headers["content-type"] = content_type
+    assert parse_outcome(ended, TokenUsage(output_tokens=output_tokens)) is outcome
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"), [(503, Outcome.ENGINE_FAILED), (400, Outcome.REFUSED)]
+)
+def test_an_error_inside_a_stream_counts_as_its_status(code: int, outcome: Outcome) -> None:
+    """The 200 before it was only the acceptance."""
+    ended = entry()
+    ended.common_properties.metadata.filter_metadata[wire.STREAM_NAMESPACE].update(
+        {wire.STREAM_ERROR_KEY: code}
+    )
+    assert parse_outcome(ended) is outcome
+
+
 def test_entries_without_meaning_are_counted_and_skipped() -> None:
     """A bad entry takes none of its neighbours with it."""
     events: list[Event] = []

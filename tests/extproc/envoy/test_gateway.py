@@ -17,6 +17,7 @@ from .conftest import (
     answer_503,
     answer_json,
     answer_nothing,
+    answer_overloaded_stream,
     answer_stream,
     close_silently,
     eventually,
@@ -156,6 +157,20 @@ async def test_empty_answer_is_a_failure(gateway: Gateway) -> None:
     await gateway.post()
     await eventually(lambda: gateway.router.of(RequestMeasured))
     assert gateway.router.of(RequestMeasured)[0].outcome is Outcome.ENGINE_FAILED
+
+
+async def test_a_stream_of_one_error_is_a_failure(gateway: Gateway) -> None:
+    """What an overloaded vLLM sends after its 200 is not taken for a fast answer."""
+    engine = await gateway.engine(answer_overloaded_stream)
+    await gateway.publish(a=[engine.address])
+    gateway.router.pick = Pick(engine.address)
+    async with gateway.client.post(gateway.url(), json=BODY) as response:
+        body = await response.read()
+    assert response.status == 200
+    await eventually(lambda: gateway.router.of(RequestMeasured))
+    measured = gateway.router.of(RequestMeasured)[0]
+    assert measured.outcome is Outcome.ENGINE_FAILED
+    assert measured.output_bytes == len(body)
 
 
 async def test_all_attempts_failed(gateway: Gateway) -> None:

@@ -1,0 +1,73 @@
+"""The filters that read answers as they stream by, for the access log; they hold and change nothing."""
+
+from dataclasses import dataclass
+
+import betterproto2
+from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig
+from envoy_data_plane.envoy.extensions.content_parsers.json.v3 import (
+    JsonContentParser,
+    JsonContentParserRuleConfig,
+)
+from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import (
+    JsonToMetadataKeyValuePair,
+    JsonToMetadataRule,
+    JsonToMetadataSelector,
+    JsonToMetadataValueType,
+)
+from envoy_data_plane.envoy.extensions.filters.http.sse_to_metadata.v3 import (
+    SseToMetadata,
+    SseToMetadataProcessingRules,
+)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.google.protobuf import Any, Struct
+from envoy_data_plane.message_pool import default_message_pool
+
+from heliostat_extproc.envoy import wire
+
+
+@dataclass(eq=False, repr=False)
+class TypedStruct(betterproto2.Message):
+    """`xds.type.v3.TypedStruct`: the configuration of a filter newer than the typed messages."""
+
+    type_url: str = betterproto2.field(1, betterproto2.TYPE_STRING)
+    value: Struct | None = betterproto2.field(  # noqa: RUF009 - how betterproto2 declares fields
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+
+default_message_pool.register_message("xds.type.v3", "TypedStruct", TypedStruct)
+
+
+def token_usage_filter() -> HttpFilter:
+    """Read the token counts that an answer reports."""
+    extraction = {
+        "include_unconfigured_routes": True,
+        "default_llm_protocol": "OPENAI_CHAT_COMPLETIONS",
+        "metadata_namespace": wire.USAGE_NAMESPACE,
+    }
+    manager = TypedStruct(
+        type_url="type.googleapis.com/"
+        "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager",
+        value=Struct.from_dict({"response_handling": {"token_usage": extraction}}),
+    )
+    return HttpFilter(name="envoy.filters.http.ai_protocol_manager", typed_config=Any.pack(manager))
+
+
+def stream_error_filter() -> HttpFilter:
+    """Read the code of an error that comes as an event of a stream."""
+    error_code = JsonToMetadataRule(
+        selectors=[JsonToMetadataSelector(key="error"), JsonToMetadataSelector(key="code")],
+        on_present=JsonToMetadataKeyValuePair(
+            metadata_namespace=wire.STREAM_NAMESPACE,
+            key=wire.STREAM_ERROR_KEY,
+            type=JsonToMetadataValueType.NUMBER,
+        ),
+    )
+    parser = JsonContentParser(rules=[JsonContentParserRuleConfig(rule=error_code)])
+    rules = SseToMetadataProcessingRules(
+        content_parser=TypedExtensionConfig(
+            name="envoy.content_parsers.json", typed_config=Any.pack(parser)
+        )
+    )
+    config = SseToMetadata(response_rules=rules)
+    return HttpFilter(name="envoy.filters.http.sse_to_metadata", typed_config=Any.pack(config))
