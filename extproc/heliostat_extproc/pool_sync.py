@@ -37,7 +37,7 @@ class PoolSync:
         self._wanted: dict[str, PoolUpdated] = {}
         self._told: dict[str, PoolUpdated] = {}
         self._published: dict[str, frozenset[str]] | None = None
-        self._acked: frozenset[str] = frozenset()
+        self._acked: Mapping[str, frozenset[str]] = {}
         self.problems: tuple[str, ...] = ()
 
     @property
@@ -74,8 +74,8 @@ class PoolSync:
         self.sweep()
         _log.info("pools", names=sorted(self._wanted), problems=len(self.problems))
 
-    def on_acked(self, addresses: frozenset[str]) -> None:
-        """Let the core pick from these addresses: Envoy knows them."""
+    def on_acked(self, addresses: Mapping[str, frozenset[str]]) -> None:
+        """Let the core pick from these addresses of each pool: Envoy knows them."""
         self._acked = addresses
         self._tell_core()
 
@@ -102,16 +102,12 @@ class PoolSync:
             del self._told[pool]
             self._driver.submit(PoolRemoved(pool))
         for pool, wanted in self._wanted.items():
-            update = replace(wanted, endpoints=tuple(map(self._as_known, wanted.endpoints)))
+            acked = self._acked.get(pool, frozenset())
+            endpoints = tuple(_as_known(endpoint, acked) for endpoint in wanted.endpoints)
+            update = replace(wanted, endpoints=endpoints)
             if update != self._told.get(pool):
                 self._told[pool] = update
                 self._driver.submit(update)
-
-    def _as_known(self, endpoint: EndpointSettings) -> EndpointSettings:
-        """Until Envoy knows a ready endpoint, requests may wait for it but not go there."""
-        if endpoint.phase is not EndpointPhase.READY or endpoint.address in self._acked:
-            return endpoint
-        return replace(endpoint, phase=EndpointPhase.STARTING)
 
     def _note_problems(self, snapshot: Snapshot) -> None:
         problems = tuple(str(problem) for problem in snapshot.problems)
@@ -119,3 +115,10 @@ class PoolSync:
             if problem not in self.problems:
                 _log.error("manifest refused", problem=problem)
         self.problems = problems
+
+
+def _as_known(endpoint: EndpointSettings, acked: frozenset[str]) -> EndpointSettings:
+    """Until Envoy knows a ready endpoint, requests may wait for it but not go there."""
+    if endpoint.phase is not EndpointPhase.READY or endpoint.address in acked:
+        return endpoint
+    return replace(endpoint, phase=EndpointPhase.STARTING)

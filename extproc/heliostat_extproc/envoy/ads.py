@@ -11,6 +11,7 @@ from envoy.service.discovery.v3.ads_pb2_grpc import (
 )
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
+from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.ads_stream import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
@@ -30,14 +31,14 @@ _log = structlog.get_logger(__name__)
 class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
     """Serves ADS (state of the world) to any number of Envoys.
 
-    `on_acked` is called with the addresses that every Envoy has acknowledged, whenever that set
-    changes: only those may be picked. An Envoy counts from its first acknowledgement until it
-    disconnects; after the last one the set stays, because an Envoy keeps what it had.
+    `on_acked` is called with the addresses of each pool that every Envoy has acknowledged, whenever
+    they change: only those may be picked. An Envoy counts from its first acknowledgement until it
+    disconnects; after the last one they stay, because an Envoy keeps what it had.
     """
 
     def __init__(
         self,
-        on_acked: Callable[[frozenset[str]], None],
+        on_acked: Callable[[Mapping[str, frozenset[str]]], None],
         settings: ResourceSettings | None = None,
     ) -> None:
         self._on_acked = on_acked
@@ -46,7 +47,7 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
         self._good: dict[str, Version] = {}
         self._refused: set[tuple[str, int]] = set()
         self._streams: dict[EnvoyStream, asyncio.Event] = {}
-        self._acked: frozenset[str] = frozenset()
+        self._acked: Mapping[str, frozenset[str]] = {}
         self.refusals = 0
         """How often an Envoy has refused an update."""
 
@@ -131,23 +132,22 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
             self._on_refused(answer)
 
     def _on_acknowledged(self, answer: Answer) -> None:
-        newest = self._newest.get(answer.type_url)
-        if newest and newest.number == answer.number:
-            self._good.setdefault(answer.type_url, newest)
-            if (answer.type_url, answer.number) not in self._refused:
-                self._good[answer.type_url] = newest
+        good = self._good.setdefault(answer.type_url, answer.version)
+        refused = (answer.type_url, answer.version.number) in self._refused
+        if answer.version.number > good.number and not refused:
+            self._good[answer.type_url] = answer.version
         if answer.type_url == ENDPOINT_TYPE:
             self._report_acked()
 
     def _on_refused(self, answer: Answer) -> None:
         self.refusals += 1
-        key = (answer.type_url, answer.number)
+        key = (answer.type_url, answer.version.number)
         if key not in self._refused:
             self._refused.add(key)
             _log.error(
                 "envoy refused an update; the last good one stays",
                 resource_type=answer.type_url.rpartition(".")[2],
-                version=answer.number,
+                version=answer.version.number,
                 reason=answer.refusal,
             )
         self._wake_all()
@@ -156,7 +156,11 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
         held = [s.acked_addresses for s in self._streams if s.acked_addresses is not None]
         if not held:
             return
-        acked = frozenset.intersection(*held)
+        acked = {
+            wire.pool_name(cluster): frozenset.intersection(*(one[cluster] for one in held))
+            for cluster in held[0]
+            if all(cluster in one for one in held)
+        }
         if acked != self._acked:
             self._acked = acked
             self._on_acked(acked)

@@ -37,7 +37,7 @@ class Answer:
     """An Envoy has acknowledged (`refusal` None) or refused a version."""
 
     type_url: str
-    number: int
+    version: Version
     refusal: str | None
 
 
@@ -62,8 +62,8 @@ class EnvoyStream:
         self._nonces = itertools.count(1)
         self._clusters_sent_with_routes: Mapping[str, bytes] = {}
         self._clusters_behind_routes: Mapping[str, bytes] = {}
-        self.acked_addresses: frozenset[str] | None = None
-        """The addresses in its last acknowledged endpoints; None before the first."""
+        self.acked_addresses: Mapping[str, frozenset[str]] | None = None
+        """The addresses of each cluster as last acknowledged; None before the first time."""
 
     def on_request(self, request: DiscoveryRequest) -> Answer | None:
         """Take in a subscription, an acknowledgement or a refusal; stale ones are ignored."""
@@ -84,15 +84,17 @@ class EnvoyStream:
             return None
         subscription.awaits_answer = False
         if request.HasField("error_detail"):
-            return Answer(request.type_url, version.number, request.error_detail.message)
+            return Answer(request.type_url, version, request.error_detail.message)
         subscription.held = version
         if request.type_url == ENDPOINT_TYPE:
-            self.acked_addresses = frozenset().union(
-                *(version.addresses.get(name, frozenset()) for name in subscription.sent_names)
-            )
+            self.acked_addresses = {
+                name: addresses
+                for name, addresses in version.addresses.items()
+                if name in subscription.sent_names
+            }
         if request.type_url == ROUTE_TYPE:
             self._clusters_behind_routes = self._clusters_sent_with_routes
-        return Answer(request.type_url, version.number, None)
+        return Answer(request.type_url, version, None)
 
     def responses(self, offer: Offer) -> Iterator[DiscoveryResponse]:
         """Yield what can be sent now; routes wait until clusters and endpoints are settled.

@@ -1,4 +1,4 @@
-"""The filters that read answers as they stream by, for the access log; they hold and change nothing."""
+"""The filters that read answers on their way, for the access log; they hold and change nothing."""
 
 from dataclasses import dataclass
 

@@ -33,8 +33,14 @@ ROUTER_CLUSTER = "router"
 ROUTES_NAME = "pools"
 REQUEST_LOG = "requests"
 ATTEMPT_LOG = "attempts"
+_CLUSTER_PREFIX = "pool:"
 
 
 def cluster_name(pool: str) -> str:
     """Name the Envoy cluster of a pool."""
-    return f"pool:{pool}"
+    return f"{_CLUSTER_PREFIX}{pool}"
+
+
+def pool_name(cluster: str) -> str:
+    """Name the pool of an Envoy cluster."""
+    return cluster.removeprefix(_CLUSTER_PREFIX)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +146,7 @@ class ScriptedRouter(ExternalProcessorServicer):
 
     pick: Pick = field(default_factory=lambda: Pick(""))
     events: list[Event] = field(default_factory=list)
-    acked: frozenset[str] = frozenset()
+    acked: Mapping[str, frozenset[str]] = field(default_factory=dict)
     tickets: int = 0
     held: int = 0
     finished: int = 0
@@ -156,7 +156,7 @@ class ScriptedRouter(ExternalProcessorServicer):
         self.ads = AdsServer(self._on_acked)
         self.log = AccessLogServer(self.events.append)
 
-    def _on_acked(self, addresses: frozenset[str]) -> None:
+    def _on_acked(self, addresses: Mapping[str, frozenset[str]]) -> None:
         self.acked = addresses
 
     def of(self, kind: type) -> list[Event]:
@@ -282,7 +282,7 @@ class Gateway:
     async def publish(self, **pools: list[str]) -> None:
         """Publish pools and wait until Envoy serves and holds exactly these endpoints."""
         self.router.ads.publish(pools)
-        await eventually(lambda: self.router.acked == frozenset().union(*pools.values()))
+        await eventually(lambda: self.router.acked == {pool: {*pools[pool]} for pool in pools})
         async with asyncio.timeout(DEADLINE_SECONDS):
             await self.envoy.wait_until_ready()
 

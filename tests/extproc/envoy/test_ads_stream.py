@@ -134,11 +134,11 @@ def test_only_acknowledged_addresses_count() -> None:
     stream = EnvoyStream()
     assert stream.acked_addresses is None
     settle(stream, offer(1, "a"))
-    assert stream.acked_addresses == {"a"}
+    assert stream.acked_addresses == {"a": {"a"}}
     _, endpoints = sent(stream, offer(2, "a", "b"))
     answer = stream.on_request(
         request(ENDPOINT_TYPE, "a", "b", nonce=endpoints.nonce, error="no such thing")
     )
     assert answer is not None
     assert answer.refusal == "no such thing"
-    assert stream.acked_addresses == {"a"}
+    assert stream.acked_addresses == {"a": {"a"}}

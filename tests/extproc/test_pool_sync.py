@@ -1,0 +1,50 @@
+"""Pools on their way to the core: what may be picked, and from when on."""
+
+from heliostat_crds.inference_pool import InferencePool
+from heliostat_extproc.discovery.snapshot import Snapshot
+from heliostat_extproc.driver import RouterDriver
+from heliostat_extproc.pool_sync import PoolSync
+from heliostat_routing.commands import Command
+from heliostat_routing.events import Event, PoolUpdated
+from heliostat_routing.settings import EndpointPhase
+from heliostat_routing.views import PoolView
+
+ADDRESS = "10.0.0.1:8000"
+
+
+class FakeCore:
+    """Remembers the phase in which each pool's endpoint was told last."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, EndpointPhase] = {}
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        assert isinstance(event, PoolUpdated)
+        self.phases[event.pool] = event.endpoints[0].phase
+        return []
+
+    def views(self, now: float) -> tuple[PoolView, ...]:
+        return ()
+
+
+def pool(name: str) -> InferencePool:
+    return InferencePool.model_validate(
+        {
+            "apiVersion": "heliostat.dev/v1alpha1",
+            "kind": "InferencePool",
+            "metadata": {"name": name},
+            "spec": {"model": {"name": name}, "endpoints": [{"address": ADDRESS}]},
+        }
+    )
+
+
+async def test_an_endpoint_is_ready_in_the_pool_whose_cluster_envoy_has_acknowledged() -> None:
+    """The same address in another pool's cluster is not known there yet."""
+    core = FakeCore()
+    sync = PoolSync(RouterDriver(core), lambda pools: None)
+    sync.apply(Snapshot((pool("a"), pool("b"))))
+    assert core.phases == {"a": EndpointPhase.STARTING, "b": EndpointPhase.STARTING}
+    sync.on_acked({"a": frozenset({ADDRESS})})
+    assert core.phases == {"a": EndpointPhase.READY, "b": EndpointPhase.STARTING}
+    sync.on_acked({name: frozenset({ADDRESS}) for name in ("a", "b")})
+    assert core.phases == {"a": EndpointPhase.READY, "b": EndpointPhase.READY}
