@@ -65,7 +65,6 @@ class RequestBody:
     """What the router knows of one request."""
 
     model: str
-    stream: bool
     max_output_tokens: int | None
     affinity: str | None
     tools: memoryview
@@ -110,7 +109,6 @@ def parse_request_body(body: bytes) -> RequestBody:
     limit = fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens or 0
     return RequestBody(
         model=fields.model,
-        stream=bool(fields.stream),
         max_output_tokens=int(limit) if 0 < limit < 1e9 else None,
         affinity=fields.prompt_cache_key or fields.user or None,
         tools=_given(fields.tools),

@@ -14,7 +14,7 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from heliostat_extproc.engine_metrics import MetricsProblem
@@ -92,17 +92,20 @@ class Telemetry:
     def watch_envoy(self, ads: AdsServer, access_log: AccessLogServer) -> None:
         """Show what Envoy's side counts."""
         self._gauge("envoy_connections", "Connected Envoys.", lambda: ads.connected)
-        self._gauge("envoy_refused_updates", "Updates that Envoy refused.", lambda: ads.refusals)
-        self._gauge(
-            "access_log_malformed_entries",
-            "Entries of Envoy's log that could not be read.",
-            lambda: access_log.malformed_entries,
+        counts = (
+            ("envoy_refused_updates", "Updates that Envoy refused.", lambda: ads.refusals),
+            (
+                "access_log_malformed_entries",
+                "Entries of Envoy's log that could not be read.",
+                lambda: access_log.malformed_entries,
+            ),
+            (
+                "access_log_unjoined_entries",
+                "Entries of Envoy's log without a ticket.",
+                lambda: access_log.unjoined_entries,
+            ),
         )
-        self._gauge(
-            "access_log_unjoined_entries",
-            "Entries of Envoy's log without a ticket.",
-            lambda: access_log.unjoined_entries,
-        )
+        self.registry.register(_CountCollector(counts))
 
     def on_manifests_read(self, problem_count: int) -> None:
         """Note how many manifests are faulty now."""
@@ -120,6 +123,18 @@ class Telemetry:
     ) -> Histogram:
         full_name = f"heliostat_router_{name}"
         return Histogram(full_name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class _CountCollector(Collector):
+    """Shows counts that others keep."""
+
+    def __init__(self, counts: Sequence[tuple[str, str, Callable[[], int]]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Read every count."""
+        for name, text, read in self._counts:
+            yield CounterMetricFamily(f"heliostat_router_{name}", text, value=read())
 
 
 class _ViewCollector(Collector):

@@ -82,9 +82,9 @@ def test_tools_and_messages_are_told_by_position_not_by_their_order_in_the_body(
 
 
 def test_reads_the_fields_that_routing_needs() -> None:
-    """Limits, stream and affinity are read under each of their names."""
+    """Limits and affinity are read under each of their names."""
     body = parse_request_body(b'{"model":"m","stream":true,"max_completion_tokens":7,"user":"u"}')
-    assert (body.model, body.stream, body.max_output_tokens, body.affinity) == ("m", True, 7, "u")
+    assert (body.model, body.max_output_tokens, body.affinity) == ("m", 7, "u")
     assert parse_request_body(b'{"model":"m","max_tokens":5.0}').max_output_tokens == 5
     assert parse_request_body(b'{"model":"m","max_tokens":-1}').max_output_tokens is None
     assert parse_request_body(b'{"model":"m","messages":null}').digest("m", None).prompt_bytes == 0

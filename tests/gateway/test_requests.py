@@ -193,6 +193,7 @@ async def test_the_admin_interface_shows_what_happened(gateway, engines):
     async with gateway.client.get(f"{admin}/metrics") as response:
         page = await response.text()
     assert 'heliostat_router_requests_total{code="dispatched",pool="counted"} 1.0' in page
+    assert "heliostat_router_envoy_refused_updates_total 0.0" in page
     async with gateway.client.get(f"{admin}/pools") as response:
         pools = {pool["pool"]: pool for pool in (await response.json())["pools"]}
     assert pools["counted"]["endpoints"][0]["address"] == engine.address

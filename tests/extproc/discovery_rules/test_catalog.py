@@ -1,4 +1,4 @@
-"""Which pool serves a name, and what the core is told of a change."""
+"""Which pool serves a name."""
 
 from typing import Any
 
@@ -6,20 +6,14 @@ import pytest
 
 from heliostat_crds.inference_pool import InferencePool
 from heliostat_extproc.discovery.catalog import Catalog, CatalogError, Resolution, ServedModel
-from heliostat_extproc.discovery.diff import pool_events
-from heliostat_extproc.discovery.snapshot import Snapshot
-from heliostat_routing.events import PoolRemoved, PoolUpdated
-from heliostat_routing.settings import EndpointSettings, PoolSettings
 
 
-def pool(
-    name: str, model: str, aliases: list[str] | None = None, labels: Any = None, **spec: Any
-) -> InferencePool:
+def pool(name: str, model: str, aliases: list[str] | None = None, **spec: Any) -> InferencePool:
     return InferencePool.model_validate(
         {
             "apiVersion": "heliostat.dev/v1alpha1",
             "kind": "InferencePool",
-            "metadata": {"name": name, "labels": labels or {}},
+            "metadata": {"name": name},
             "spec": {"model": {"name": model, "aliases": aliases or []}, **spec},
         }
     )
@@ -72,31 +66,3 @@ def test_a_name_has_one_pool(later: InferencePool, says: str) -> None:
     """A pool that claims what an earlier one has is an error that names both."""
     with pytest.raises(CatalogError, match=says):
         Catalog.of([CHAT, later])
-
-
-def test_only_pools_whose_routing_changed_are_told() -> None:
-    """New and changed pools are updated, missing ones removed, relabelled ones left in peace."""
-    before = Snapshot((pool("a", "a"), pool("b", "b"), pool("c", "c"), pool("d", "d")))
-    after = Snapshot(
-        (
-            pool("b", "b", labels={"tier": "gold"}),
-            pool("c", "c", endpoints=[{"address": "10.0.0.1"}]),
-            pool("d", "d", routing={"queueLimit": 5}),
-            pool("e", "e"),
-        )
-    )
-    assert pool_events(before, after) == (
-        PoolRemoved("a"),
-        PoolUpdated("c", PoolSettings(), (EndpointSettings("10.0.0.1:8000"),)),
-        PoolUpdated("d", PoolSettings(queue_limit=5), ()),
-        PoolUpdated("e", PoolSettings(), ()),
-    )
-    assert pool_events(after, after) == ()
-
-
-def test_the_first_snapshot_tells_of_every_pool() -> None:
-    """From nothing, every pool is new."""
-    assert [event.pool for event in pool_events(Snapshot(), Snapshot((CHAT, CODE)))] == [
-        "chat",
-        "code",
-    ]
