@@ -39,6 +39,8 @@ class _Body(msgspec.Struct, gc=False):
     user: str | None = None
     prompt_cache_key: str | None = None
     tools: msgspec.Raw = _EMPTY
+    system: msgspec.Raw = _EMPTY
+    instructions: msgspec.Raw = _EMPTY
     messages: msgspec.Raw = _EMPTY
     prompt: msgspec.Raw = _EMPTY
     input: msgspec.Raw = _EMPTY
@@ -67,17 +69,18 @@ class RequestBody:
     model: str
     max_output_tokens: int | None
     affinity: str | None
-    tools: memoryview
+    preamble: bytes
+    """What an engine's template puts before the prompt: tools, then system or instructions."""
     prompt: memoryview
 
     def digest(self, model: str, adapter: str | None) -> PromptDigest:
         """Hash the prompt as this model and adapter will cache it.
 
-        Two requests share their first n keys exactly if model, adapter, tools and the prompt's
-        bytes agree up to the end of the n-th block. A last block that is not full has no key.
+        Two requests share their first n keys exactly if model and adapter agree, and the bytes of
+        preamble and prompt up to the end of the n-th block. A block that is not full has no key.
         """
         key = xxh3_64_intdigest(f"{model}\0{adapter or ''}".encode())
-        text = memoryview(b"".join((self.tools, self.prompt))) if self.tools else self.prompt
+        text = memoryview(self.preamble + self.prompt) if self.preamble else self.prompt
         size = len(text)
         keys = []
         for start in range(0, size - BLOCK_BYTES + 1, BLOCK_BYTES):
@@ -111,7 +114,7 @@ def parse_request_body(body: bytes) -> RequestBody:
         model=fields.model,
         max_output_tokens=int(limit) if 0 < limit < 1e9 else None,
         affinity=fields.prompt_cache_key or fields.user or None,
-        tools=_given(fields.tools),
+        preamble=b"".join(map(_given, (fields.tools, fields.system, fields.instructions))),
         prompt=_open_ended(
             _given(fields.messages) or _given(fields.prompt) or _given(fields.input)
         ),

@@ -74,6 +74,20 @@ def test_model_adapter_and_tools_are_part_of_every_key() -> None:
         assert len({variant[index] for variant in variants}) == len(variants)
 
 
+@pytest.mark.parametrize(
+    ("preamble", "prompt"), [("system", "messages"), ("instructions", "input")]
+)
+def test_what_comes_before_the_prompt_is_part_of_every_key(preamble: str, prompt: str) -> None:
+    """The system text of /v1/messages and /v1/responses is a field of its own."""
+
+    def keys_with(text: str) -> tuple[int, ...]:
+        return keys(encode({"model": "m", prompt: ["x" * 3000], preamble: text * 4000}))
+
+    one, other = keys_with("A"), keys_with("B")
+    assert len(one) >= 7000 // BLOCK_BYTES
+    assert not set(one) & set(other)
+
+
 def test_tools_and_messages_are_told_by_position_not_by_their_order_in_the_body() -> None:
     """Where the client puts the fields does not matter."""
     one = b'{"model":"m","tools":[{"a":1}],"messages":["' + b"x" * 2000 + b'"]}'
