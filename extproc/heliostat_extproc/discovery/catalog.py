@@ -68,22 +68,33 @@ class Catalog:
 
 
 class CatalogBuilder:
-    """Takes pools one by one and refuses those that claim what an earlier one has."""
+    """Takes pools one by one and refuses those that claim what another has or keeps."""
 
     def __init__(self) -> None:
         self.names: dict[str, Resolution] = {}
-        self._pools: set[str] = set()
+        self._added: set[str] = set()
+        self._key_files: dict[str, str] = {}
+        self._holders: dict[str, tuple[str, str]] = {}
+        """By name of a model: the file and the key of its pool."""
 
-    def add(self, pool: InferencePool) -> None:
+    def keep(self, file: str, before: InferencePool, after: InferencePool) -> None:
+        """Reserve for a file's pool what it had before and still claims."""
+        self._key_files[after.key] = file
+        for name in dict(_names(before)).keys() & dict(_names(after)).keys():
+            self._holders[name] = (file, after.key)
+
+    def add(self, pool: InferencePool, file: str = "") -> None:
         """Take the pool, or raise CatalogError and change nothing."""
-        if pool.key in self._pools:
+        if pool.key in self._added or self._key_files.get(pool.key, file) != file:
             raise CatalogError(f'there already is a pool "{pool.key}"')
         names = dict(_names(pool))
+        claimant = (file, pool.key)
         for name in names:
-            holder = self.names.get(name)
-            if holder is not None:
-                raise CatalogError(f'model "{name}" is already served by pool "{holder.pool}"')
-        self._pools.add(pool.key)
+            holder = self._holders.get(name, claimant)
+            if holder != claimant:
+                raise CatalogError(f'model "{name}" is already served by pool "{holder[1]}"')
+        self._added.add(pool.key)
+        self._holders.update(dict.fromkeys(names, claimant))
         self.names.update(names)
 
 

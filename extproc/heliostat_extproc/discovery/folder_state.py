@@ -1,9 +1,9 @@
 """From the contents of a folder to the pools in force. Pure: no disk, no clock.
 
 A file is taken whole or not at all: while anything in it is wrong, the pools that were accepted
-from it last stay in force. Between files the first by name wins; of a file whose pool claims what
-an earlier file's pool has, only that pool is refused (its last accepted version stays, where that
-one still fits).
+from it last stay in force. Where two files' pools claim one name, the pool that has it keeps it,
+and of two that are new the one in the first file by name gets it. Only the other pool is refused
+(its last accepted version stays, where that one still fits).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -43,10 +43,19 @@ def read_folder(
     contents: Contents, last_good: Accepted, parse: Parse = parse_manifests
 ) -> FolderState:
     """Decide which pools are in force; files that are not in `contents` are gone."""
+    found = {file: _parse_file(file, contents[file], parse) for file in sorted(contents)}
     reading = _Reading()
-    for file in sorted(contents):
-        reading.take(file, contents[file], last_good.get(file, ()), parse)
+    for file, manifests in found.items():
+        reading.keep(file, manifests, last_good.get(file, ()))
+    for file, manifests in found.items():
+        reading.take(file, manifests, last_good.get(file, ()))
     return reading.state()
+
+
+def _parse_file(file: str, text: str | Unreadable, parse: Parse) -> ManifestFile:
+    if isinstance(text, Unreadable):
+        return ManifestFile((), (ManifestProblem(file, None, "", text.reason),))
+    return parse(file, text)
 
 
 @dataclass(slots=True)
@@ -55,39 +64,42 @@ class _Reading:
     accepted: dict[str, tuple[InferencePool, ...]] = field(default_factory=dict)
     problems: list[ManifestProblem] = field(default_factory=list)
 
-    def take(
-        self, file: str, text: str | Unreadable, last: tuple[InferencePool, ...], parse: Parse
-    ) -> None:
-        if isinstance(text, Unreadable):
-            found = ManifestFile((), (ManifestProblem(file, None, "", text.reason),))
-        else:
-            found = parse(file, text)
+    def keep(self, file: str, found: ManifestFile, last: tuple[InferencePool, ...]) -> None:
+        """Reserve what the file's pools in force still claim, before newcomers are looked at."""
+        declared = last if found.problems else [manifest.pool for manifest in found.pools]
+        after = {pool.key: pool for pool in declared}
+        for before in last:
+            if before.key in after:
+                self.catalog.keep(file, before, after[before.key])
+
+    def take(self, file: str, found: ManifestFile, last: tuple[InferencePool, ...]) -> None:
+        """Put the file's pools in force, or what was before where they cannot be."""
         if found.problems:
             self.problems.extend(found.problems)
-            pools = [pool for pool in last if self._fits(pool)]
+            pools = [pool for pool in last if self._fits(file, pool)]
         else:
-            pools = list(self._fitting(found.pools, last))
+            pools = list(self._fitting(file, found.pools, last))
         self.accepted[file] = tuple(pools)
 
     def _fitting(
-        self, manifests: Iterable[PoolManifest], last: tuple[InferencePool, ...]
+        self, file: str, manifests: Iterable[PoolManifest], last: tuple[InferencePool, ...]
     ) -> Iterable[InferencePool]:
         previous = {pool.key: pool for pool in last}
         for manifest in manifests:
             pool = manifest.pool
             try:
-                self.catalog.add(pool)
+                self.catalog.add(pool, file)
             except CatalogError as error:
                 self.problems.append(manifest.problem(str(error)))
                 older = previous.get(pool.key)
-                if older is not None and self._fits(older):
+                if older is not None and self._fits(file, older):
                     yield older
             else:
                 yield pool
 
-    def _fits(self, pool: InferencePool) -> bool:
+    def _fits(self, file: str, pool: InferencePool) -> bool:
         try:
-            self.catalog.add(pool)
+            self.catalog.add(pool, file)
         except CatalogError:
             return False
         return True

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pytest
+
 from heliostat_extproc.discovery.folder_state import (
     Accepted,
     FolderState,
@@ -66,6 +68,33 @@ def test_a_refused_pool_keeps_its_last_version_where_that_fits() -> None:
     state = read(good | {"b.yaml": manifest("two", "llama", 2)}, before.accepted)
     assert in_force(state) == [("one", 8000), ("two", 1)]
     assert len(told(state)) == 1
+
+
+@pytest.mark.parametrize("newcomer", [manifest("chat", "other", 2), manifest("typo", "llama", 2)])
+def test_a_pool_in_force_is_not_taken_away_by_an_earlier_file(newcomer: str) -> None:
+    """Whoever has the name of a pool or a model keeps it; the newcomer is the problem."""
+    good = {"z.yaml": manifest("chat", "llama", 1)}
+    state = read(good | {"a.yaml": newcomer}, read(good).accepted)
+    assert in_force(state) == [("chat", 1)]
+    assert told(state)[0].startswith("a.yaml:1: ")
+    state = read({"a.yaml": newcomer}, state.accepted)
+    assert [port for _, port in in_force(state)] == [2]
+
+
+def test_a_changed_pool_keeps_the_names_that_it_had_before() -> None:
+    """An edit of the holder, or of an older pool that wants its name, changes nothing of that."""
+    good = {"a.yaml": manifest("one", "qwen", 1), "z.yaml": manifest("two", "llama", 1)}
+    edited = {"a.yaml": manifest("one", "llama", 2), "z.yaml": manifest("two", "llama", 2)}
+    state = read(edited, read(good).accepted)
+    assert in_force(state) == [("one", 1), ("two", 2)]
+
+
+def test_pools_may_swap_their_names_at_once() -> None:
+    """What both give up is free for the other."""
+    good = {"a.yaml": manifest("one", "qwen", 1), "b.yaml": manifest("two", "llama", 1)}
+    swapped = {"a.yaml": manifest("one", "llama", 2), "b.yaml": manifest("two", "qwen", 2)}
+    state = read(swapped, read(good).accepted)
+    assert in_force(state) == [("one", 2), ("two", 2)]
 
 
 def test_a_file_is_taken_whole_or_not_at_all() -> None:
