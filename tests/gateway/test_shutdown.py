@@ -95,8 +95,11 @@ async def test_the_router_command_ends_cleanly(tmp_path, number):
     assert not path.exists()
 
 
-async def test_the_gateway_command_serves_and_leaves_nothing(tmp_path, engines, gateway, free_port):
-    """One command: a URL that serves; after ^C neither it nor its Envoy is left."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_gateway_command_serves_and_leaves_nothing(
+    tmp_path, engines, gateway, free_port, number
+):
+    """One command: a URL that serves; stopped, it leaves no Envoy and no warning."""
     engine = await engines()
     gateway.write_pool("command", [engine.address])
     (gateway.folder / "command.yaml").rename(tmp_path / "command.yaml")
@@ -108,9 +111,12 @@ async def test_the_gateway_command_serves_and_leaves_nothing(tmp_path, engines, 
     async with gateway.client.post(url + "/v1/chat/completions", json=body) as response:
         assert response.status == 200
     children = children_of(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     async with asyncio.timeout(15):
+        rest = (await process.stdout.read()).decode()
         assert await process.wait() == 0
+    assert "[warning" not in rest
+    assert "[error" not in rest
     assert children
     assert not any(is_running(child) for child in children)
     assert '"RequestFinished"' in record.read_text()

@@ -62,6 +62,7 @@ class EnvoyProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._directory: Path | None = None
+        self._stopping = False
         self.restarts = 0
         """How often Envoy has died and been started again."""
 
@@ -84,7 +85,7 @@ class EnvoyProcess:
         try:
             self._bootstrap.write_text(bootstrap_json(self._build(self.admin_socket)))
             process = self._process = await self._spawn()
-            log = asyncio.create_task(_forward_log(process))
+            log = asyncio.create_task(self._forward_log(process))
             await self._wait_until_configured(process, log)
         except BaseException:
             await self._stop()
@@ -197,12 +198,13 @@ class EnvoyProcess:
             wait_seconds = min(2 * wait_seconds, self._settings.restart_ceiling_seconds)
             self.restarts += 1
             process = self._process = await self._spawn()
-            log = asyncio.create_task(_forward_log(process))
+            log = asyncio.create_task(self._forward_log(process))
 
     async def _stop(self) -> None:
         process = self._process
         if process is None or process.returncode is not None:
             return
+        self._stopping = True
         process.terminate()
         try:
             async with asyncio.timeout(self._settings.stop_seconds):
@@ -211,30 +213,32 @@ class EnvoyProcess:
             process.kill()
             await process.wait()
 
+    async def _forward_log(self, process: asyncio.subprocess.Process) -> str:
+        """Pass Envoy's log on until it ends; return its last error line.
+
+        That it is told to stop, and what that closes, is no warning.
+        """
+        last_error = ""
+        if process.stderr is None:
+            return last_error
+        async for raw in process.stderr:
+            line = raw.decode(errors="replace").rstrip()
+            level, _, rest = line.partition("\t")
+            component, _, text = rest.partition("\t")
+            if level in ("critical", "error"):
+                _log.error("envoy", component=component, text=text)
+                last_error = text
+            elif level == "warning" and not self._stopping:
+                _log.warning("envoy", component=component, text=text)
+            elif rest:
+                _log.debug("envoy", component=component, text=text)
+            else:  # not in Envoy's format: it did not get as far as to log
+                last_error = last_error or line
+        return last_error
+
     def _remove_directory(self) -> None:
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
-
-
-async def _forward_log(process: asyncio.subprocess.Process) -> str:
-    """Pass Envoy's log on until it ends; return its last error line."""
-    last_error = ""
-    if process.stderr is None:
-        return last_error
-    async for raw in process.stderr:
-        line = raw.decode(errors="replace").rstrip()
-        level, _, rest = line.partition("\t")
-        component, _, text = rest.partition("\t")
-        if level in ("critical", "error"):
-            _log.error("envoy", component=component, text=text)
-            last_error = text
-        elif level == "warning":
-            _log.warning("envoy", component=component, text=text)
-        elif rest:
-            _log.debug("envoy", component=component, text=text)
-        else:  # not in Envoy's format: it did not get as far as to log
-            last_error = last_error or line
-    return last_error
 
 
 def _sweep_abandoned_directories() -> None:
