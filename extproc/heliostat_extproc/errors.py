@@ -1,5 +1,6 @@
-"""Every error a client can get from the router: one closed set, one place for status and wording.
+"""Every error a client can get from the gateway: one closed set, one place for status and wording.
 
+The router answers some, Envoy others, and a few both (see `envoy.local_replies`).
 A client sees an OpenAI-shaped body whose `code` is the reason, and the same reason in the header
 `x-heliostat-reason`.
 """
@@ -26,7 +27,11 @@ class Reason(StrEnum):
     QUEUE_FULL = "queue-full"
     NO_ENDPOINTS = "no-endpoints"
     DEADLINE_PASSED = "deadline-passed"
+    ENDPOINT_FAILED = "endpoint-failed"
+    ROUTER_UNAVAILABLE = "router-unavailable"
+    OVERLOADED = "overloaded"
     SHUTTING_DOWN = "shutting-down"
+    TIMED_OUT = "timed-out"
 
 
 class InputError(Exception):
@@ -69,12 +74,30 @@ _SHAPES: dict[Reason, tuple[int, str, str]] = {
         "service_unavailable_error",
         "No engine became free in time. Try again later",
     ),
+    Reason.ENDPOINT_FAILED: (
+        503,
+        "service_unavailable_error",
+        "The engines that were tried failed before they answered. Try again",
+    ),
+    Reason.ROUTER_UNAVAILABLE: (
+        503,
+        "service_unavailable_error",
+        "The router is restarting. Try again",
+    ),
+    Reason.OVERLOADED: (
+        503,
+        "service_unavailable_error",
+        "The gateway is overloaded. Try again later",
+    ),
+    Reason.TIMED_OUT: (504, "timeout_error", "The request took too long"),
     Reason.SHUTTING_DOWN: (
         503,
         "service_unavailable_error",
         "The gateway is shutting down. Try again",
     ),
 }
+
+_RETRIABLE_STATUSES = (429, 503, 504)
 
 _FROM_CORE: dict[RejectReason | EvictReason, Reason] = {
     RejectReason.UNKNOWN_POOL: Reason.UNKNOWN_MODEL,
@@ -104,7 +127,9 @@ def error_answer(
     status, kind, message = _SHAPES[reason]
     text = f"{message}: {detail}." if detail else f"{message}."
     body = {"error": {"message": text, "type": kind, "param": None, "code": reason.value}}
-    retry_after = max(1, ceil(retry_after_seconds or 0.0)) if status in (429, 503) else None
+    retry_after = (
+        max(1, ceil(retry_after_seconds or 0.0)) if status in _RETRIABLE_STATUSES else None
+    )
     return ErrorAnswer(
         reason=reason,
         status=status,

@@ -1,9 +1,12 @@
 """Errors for clients: every reason has a status, an OpenAI-shaped body and its own code."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+from heliostat_extproc.envoy.local_replies import local_reply_config
 from heliostat_extproc.errors import Reason, answer_for_core, error_answer
 from heliostat_extproc.ext_proc_wire import error_response
 from heliostat_extproc.upb import ProcessingResponse
@@ -18,7 +21,11 @@ STATUSES = {
     Reason.QUEUE_FULL: 429,
     Reason.NO_ENDPOINTS: 503,
     Reason.DEADLINE_PASSED: 503,
+    Reason.ENDPOINT_FAILED: 503,
+    Reason.ROUTER_UNAVAILABLE: 503,
+    Reason.OVERLOADED: 503,
     Reason.SHUTTING_DOWN: 503,
+    Reason.TIMED_OUT: 504,
 }
 
 
@@ -34,7 +41,28 @@ def test_each_reason_has_its_status_body_and_headers(reason: Reason) -> None:
     assert set(error) == {"message", "type", "param", "code"}
     assert "detail" in error["message"]
     assert headers["content-type"] == "application/json"
-    assert ("retry-after" in headers) == (answer.status in (429, 503))
+    assert ("retry-after" in headers) == (answer.status in (429, 503, 504))
+
+
+def test_the_documentation_lists_each_reason_with_its_status() -> None:
+    """docs/errors.md is complete, and promises nothing else."""
+    text = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted((reason.value, str(STATUSES[reason])) for reason in Reason)
+
+
+def test_envoy_answers_as_the_router_does() -> None:
+    """Each of Envoy's own errors has the status, body and headers of its reason."""
+    for mapper in local_reply_config().mappers:
+        headers = {option.header.key: option.header.value for option in mapper.headers_to_add}
+        answer = error_answer(Reason(headers["x-heliostat-reason"]))
+        assert (mapper.status_code, mapper.body.inline_string.encode()) == (
+            answer.status,
+            answer.body,
+        )
+        assert headers.get("retry-after") == (
+            None if answer.retry_after_seconds is None else str(answer.retry_after_seconds)
+        )
 
 
 @pytest.mark.parametrize("reason", [*RejectReason, *EvictReason])

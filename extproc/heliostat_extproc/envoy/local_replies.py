@@ -1,12 +1,10 @@
-"""Errors that Envoy answers by itself, in the shape of the OpenAI API and with closed codes.
+"""Errors that Envoy answers by itself, as the router would: the same codes, bodies and headers.
 
 Replies made by the router pass through Envoy's local reply path too and must stay as they are, so
 every mapper matches either a response flag or a cause that only Envoy itself can give.
 """
 
-import json
 from dataclasses import dataclass
-from enum import StrEnum
 
 from envoy_data_plane.envoy.config.accesslog.v3 import (
     AccessLogFilter,
@@ -26,66 +24,36 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.google.protobuf import Any
 
-
-class LocalReplyCode(StrEnum):
-    """The `code` of an error that Envoy, not the router or an engine, has answered."""
-
-    REQUEST_TOO_LARGE = "request-too-large"
-    MALFORMED_REQUEST = "malformed-request"
-    UNKNOWN_ROUTE = "unknown-route"
-    NO_ENDPOINTS = "no-endpoints"
-    ENDPOINT_FAILED = "endpoint-failed"
-    OVERLOADED = "overloaded"
-    TIMED_OUT = "timed-out"
-    ROUTER_UNAVAILABLE = "router-unavailable"
+from heliostat_extproc.errors import REASON_HEADER, ErrorAnswer, Reason, error_answer
 
 
 @dataclass(frozen=True, slots=True)
 class _LocalReply:
-    status: int
-    code: LocalReplyCode
-    message: str
+    reason: Reason
     flags: tuple[str, ...] = ()
     details: str | None = None
 
 
 _LOCAL_REPLIES = (
-    _LocalReply(
-        413,
-        LocalReplyCode.REQUEST_TOO_LARGE,
-        "The request body is larger than this gateway accepts.",
-        details="request_payload_too_large",
-    ),
-    _LocalReply(
-        503,
-        LocalReplyCode.NO_ENDPOINTS,
-        "No endpoint can serve this request now.",
-        flags=("UH", "NC"),
-    ),
-    _LocalReply(503, LocalReplyCode.OVERLOADED, "The gateway is overloaded.", flags=("UO", "OM")),
-    _LocalReply(
-        504,
-        LocalReplyCode.TIMED_OUT,
-        "The request took too long.",
-        flags=("UT", "DT", "SI", "UMSDR"),
-    ),
-    _LocalReply(
-        503,
-        LocalReplyCode.ENDPOINT_FAILED,
-        "The endpoint failed before it answered.",
-        flags=("UF", "UC", "UR", "LR", "UPE", "URX"),
-    ),
-    _LocalReply(404, LocalReplyCode.UNKNOWN_ROUTE, "Nothing is served here.", flags=("NR",)),
-    _LocalReply(
-        400, LocalReplyCode.MALFORMED_REQUEST, "The request is not valid HTTP.", flags=("DPE", "IH")
-    ),
+    _LocalReply(Reason.REQUEST_TOO_LARGE, details="request_payload_too_large"),
+    _LocalReply(Reason.NO_ENDPOINTS, flags=("UH", "NC")),
+    _LocalReply(Reason.OVERLOADED, flags=("UO", "OM")),
+    _LocalReply(Reason.TIMED_OUT, flags=("UT", "DT", "SI", "UMSDR")),
+    _LocalReply(Reason.ENDPOINT_FAILED, flags=("UF", "UC", "UR", "LR", "UPE", "URX")),
+    _LocalReply(Reason.UNKNOWN_PATH, flags=("NR",)),
+    _LocalReply(Reason.MALFORMED_REQUEST, flags=("DPE", "IH")),
 )
 
 
-def error_body(status: int, code: str, message: str) -> str:
-    """Write an error as the OpenAI API does."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+def error_headers(answer: ErrorAnswer) -> list[HeaderValueOption]:
+    """Give an error's headers as Envoy sets them, beside the content type."""
+    headers = {REASON_HEADER: answer.reason.value}
+    if answer.retry_after_seconds is not None:
+        headers["retry-after"] = str(answer.retry_after_seconds)
+    return [
+        HeaderValueOption(header=HeaderValue(key=key, value=value))
+        for key, value in headers.items()
+    ]
 
 
 def local_reply_config() -> LocalReplyConfig:
@@ -94,18 +62,16 @@ def local_reply_config() -> LocalReplyConfig:
 
 
 def _mapper(reply: _LocalReply) -> ResponseMapper:
-    headers = []
-    if reply.status in (503, 504):
-        headers.append(HeaderValueOption(header=HeaderValue(key="retry-after", value="1")))
+    answer = error_answer(reply.reason)
     return ResponseMapper(
         filter=_filter(reply),
-        status_code=reply.status,
-        body=DataSource(inline_string=error_body(reply.status, reply.code, reply.message)),
+        status_code=answer.status,
+        body=DataSource(inline_string=answer.body.decode()),
         body_format_override=SubstitutionFormatString(
             text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"),
             content_type="application/json",
         ),
-        headers_to_add=headers,
+        headers_to_add=error_headers(answer),
     )
 
 

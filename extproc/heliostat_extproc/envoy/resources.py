@@ -57,10 +57,12 @@ from heliostat_extproc.envoy.bootstrap import (
     ads_source,
     unlimited_breakers,
 )
-from heliostat_extproc.envoy.local_replies import LocalReplyCode, error_body
+from heliostat_extproc.envoy.local_replies import error_headers
+from heliostat_extproc.errors import Reason, error_answer
 
 RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
 RETRIABLE_STATUS_CODES = (502, 503)
+_ROUTER_RESTART_SECONDS = 2.0
 
 
 class AddressError(ValueError):
@@ -238,15 +240,12 @@ def _route(
 
 
 def _unrouted(match: RouteMatch) -> Route:
-    body = error_body(
-        503, LocalReplyCode.ROUTER_UNAVAILABLE, "The router is restarting; please retry."
-    )
-    headers = {"retry-after": "2", "content-type": "application/json"}
+    answer = error_answer(Reason.ROUTER_UNAVAILABLE, retry_after_seconds=_ROUTER_RESTART_SECONDS)
+    json_type = HeaderValueOption(header=HeaderValue(key="content-type", value="application/json"))
     return Route(
         match=match,
-        direct_response=DirectResponseAction(status=503, body=DataSource(inline_string=body)),
-        response_headers_to_add=[
-            HeaderValueOption(header=HeaderValue(key=key, value=value))
-            for key, value in headers.items()
-        ],
+        direct_response=DirectResponseAction(
+            status=answer.status, body=DataSource(inline_string=answer.body.decode())
+        ),
+        response_headers_to_add=[json_type, *error_headers(answer)],
     )

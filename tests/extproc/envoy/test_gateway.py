@@ -215,6 +215,7 @@ async def test_pool_without_endpoints(gateway: Gateway) -> None:
     await gateway.publish(a=[])
     answer = await gateway.post()
     assert (answer.status, answer.body["error"]["code"]) == (503, "no-endpoints")
+    assert answer.headers["x-heliostat-reason"] == "no-endpoints"
 
 
 async def test_client_cannot_steer(gateway: Gateway) -> None:
@@ -318,6 +319,7 @@ async def test_several_pools_wait_for_the_router(gateway: Gateway) -> None:
     await gateway.stop_router()
     answer = await gateway.post()
     assert (answer.status, answer.body["error"]["code"]) == (503, "router-unavailable")
+    assert answer.headers["x-heliostat-reason"] == "router-unavailable"
     assert answer.headers["retry-after"] == "2"
     assert answer.headers["content-type"] == "application/json"
 
