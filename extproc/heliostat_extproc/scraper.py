@@ -1,8 +1,8 @@
 """Scrapes the engines' /metrics: seldom enough to leave them and the router alone.
 
 Between scrapes the core's ledger knows what was sent. Endpoints with requests in flight are scraped
-every 200 ms at most often, less often where that would cost more than a tenth of a core; the others
-every few seconds. A slow engine holds up only its own next scrape.
+every 200 ms at most often, the others every few seconds; both less often where all of it would cost
+more than a tenth of a core. Who is most overdue goes first; a slow engine holds up only itself.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from heapq import heappop, heappush
+from math import inf
 from typing import Protocol
 
 import aiohttp
@@ -54,11 +56,15 @@ class ScrapeSettings:
     """Scrapes under way at once."""
     cpu_share_ratio: float = 0.1
     """Share of one core that scraping may take."""
+    idle_budget_ratio: float = 0.25
+    """Share of that which idle endpoints get where busy ones could use it all."""
     fetch_cpu_seconds: float = 0.0005
     """What one HTTP exchange is taken to cost beside parsing, which is measured."""
     page_limit_bytes: int = 1024 * 1024
     round_seconds: float = 0.05
     """How often the scraper looks for endpoints that are due."""
+    sync_seconds: float = 0.5
+    """How often it looks which endpoints there are."""
 
 
 class ScrapeSink(Protocol):
@@ -79,9 +85,9 @@ class ScrapeObserver(Protocol):
 
 @dataclass(slots=True)
 class _Target:
-    last_at: float
-    spread: float
-    """This wait's factor, around 1."""
+    due_at: float
+    last_at: float = -inf
+    """When its last scrape ended."""
     task: asyncio.Task[None] | None = None
     problem: str | None = None
 
@@ -89,7 +95,7 @@ class _Target:
 class Scraper:
     """Keeps the core's picture of each endpoint fresh.
 
-    `endpoints` and `busy` are asked anew each round: the addresses to scrape, and those with
+    `endpoints` and `busy` are asked again and again: the addresses to scrape, and those with
     requests in flight.
     """
 
@@ -110,6 +116,10 @@ class Scraper:
         self._settings = settings or ScrapeSettings()
         self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
         self._targets: dict[str, _Target] = {}
+        self._queue: list[tuple[float, str]] = []
+        """A heap of instants and addresses; only a target's own `due_at` counts."""
+        self._busy_now: frozenset[str] = frozenset()
+        self._sync_at = -inf
         self._underway = 0
         self._parse_cpu_seconds = 0.0
 
@@ -127,38 +137,75 @@ class Scraper:
             finally:
                 await self._stop()
 
-    def busy_interval_seconds(self, busy_count: int) -> float:
-        """How long a busy endpoint waits for its next scrape: stretched to stay within budget."""
-        cost_seconds = self._settings.fetch_cpu_seconds + self._parse_cpu_seconds
-        affordable = busy_count * cost_seconds / self._settings.cpu_share_ratio
-        return max(self._settings.busy_interval_seconds, affordable)
+    def intervals_seconds(self, busy_count: int, idle_count: int) -> tuple[float, float]:
+        """How long a busy and an idle endpoint wait for a scrape: stretched to stay within budget.
+
+        Busy endpoints come first, but leave idle ones a part of the budget.
+        """
+        settings = self._settings
+        cost_seconds = settings.fetch_cpu_seconds + self._parse_cpu_seconds
+        budget_ratio = settings.cpu_share_ratio
+        idle_need_ratio = idle_count * cost_seconds / settings.idle_interval_seconds
+        reserved_ratio = min(idle_need_ratio, settings.idle_budget_ratio * budget_ratio)
+        busy_seconds = max(
+            settings.busy_interval_seconds,
+            busy_count * cost_seconds / (budget_ratio - reserved_ratio),
+        )
+        left_ratio = budget_ratio - busy_count * cost_seconds / busy_seconds
+        idle_seconds = idle_count * cost_seconds / left_ratio if idle_count else 0.0
+        return busy_seconds, max(settings.idle_interval_seconds, busy_seconds, idle_seconds)
 
     def _start_due(self, session: aiohttp.ClientSession, now: float) -> None:
-        self._sync_targets(now)
-        busy = self._busy()
-        busy_wait = self.busy_interval_seconds(len(busy))
-        idle_wait = max(busy_wait, self._settings.idle_interval_seconds)
-        for address, target in self._targets.items():
-            if self._underway >= self._settings.concurrency:
+        if now >= self._sync_at:
+            self._sync_at = now + self._settings.sync_seconds
+            self._sync_targets(now)
+        self._note_busy(now)
+        while self._queue and self._underway < self._settings.concurrency:
+            due_at, address = self._queue[0]
+            if due_at > now:
                 return
-            failing = target.problem is not None
-            wait = busy_wait if address in busy and not failing else idle_wait
-            if target.task is None and now >= target.last_at + wait * target.spread:
+            heappop(self._queue)
+            target = self._targets.get(address)
+            if target is not None and target.task is None and target.due_at == due_at:
                 self._underway += 1
                 target.task = asyncio.create_task(self._scrape(session, address, target))
-                target.task.add_done_callback(partial(self._on_done, target))
+                target.task.add_done_callback(partial(self._on_done, address, target))
 
     def _sync_targets(self, now: float) -> None:
-        """Follow the endpoints; a new one is scraped at once, then at its own pace."""
+        """Follow the endpoints; a new one is scraped at once, many as fast as the budget allows."""
         endpoints = self._endpoints()
-        for address in [known for known in self._targets if known not in endpoints]:
+        for address in self._targets.keys() - endpoints:
             task = self._targets.pop(address).task
             if task is not None:
                 task.cancel()
-        for address in endpoints:
-            if address not in self._targets:
-                overdue = now - 2 * self._settings.idle_interval_seconds
-                self._targets[address] = _Target(last_at=overdue, spread=self._jitter())
+        cost_seconds = self._settings.fetch_cpu_seconds + self._parse_cpu_seconds
+        new = [address for address in endpoints if address not in self._targets]
+        for position, address in enumerate(new):
+            target = self._targets[address] = _Target(due_at=inf)
+            self._plan(
+                address, target, now + position * cost_seconds / self._settings.cpu_share_ratio
+            )
+
+    def _note_busy(self, now: float) -> None:
+        """Bring the next scrape of those that have just become busy forward."""
+        before, self._busy_now = self._busy_now, frozenset(self._busy())
+        for address in self._busy_now - before:
+            target = self._targets.get(address)
+            if target is not None and target.task is None:
+                due_at = max(now, target.last_at + self._wait_seconds(address, target))
+                if due_at < target.due_at:
+                    self._plan(address, target, due_at)
+
+    def _wait_seconds(self, address: str, target: _Target) -> float:
+        idle_count = max(0, len(self._targets) - len(self._busy_now))
+        busy_wait, idle_wait = self.intervals_seconds(len(self._busy_now), idle_count)
+        fast = address in self._busy_now and target.problem is None
+        jitter = self._settings.jitter_ratio * (2.0 * self._random.random() - 1.0)
+        return (busy_wait if fast else idle_wait) * (1.0 + jitter)
+
+    def _plan(self, address: str, target: _Target, due_at: float) -> None:
+        target.due_at = due_at
+        heappush(self._queue, (due_at, address))
 
     async def _scrape(self, session: aiohttp.ClientSession, address: str, target: _Target) -> None:
         try:
@@ -176,11 +223,13 @@ class Scraper:
             target.problem = None
             self._sink.submit(MetricsScraped(address, metrics))
 
-    def _on_done(self, target: _Target, _task: asyncio.Task[None]) -> None:
+    def _on_done(self, address: str, target: _Target, _task: asyncio.Task[None]) -> None:
         self._underway -= 1
         target.task = None
         target.last_at = asyncio.get_running_loop().time()
-        target.spread = self._jitter()
+        if self._targets.get(address) is target:
+            wait_seconds = self._wait_seconds(address, target)
+            self._plan(address, target, target.last_at + wait_seconds)
 
     async def _fetch(self, session: aiohttp.ClientSession, address: str) -> EngineMetrics:
         limit = self._settings.page_limit_bytes
@@ -205,9 +254,6 @@ class Scraper:
         finally:
             took_seconds = time.perf_counter() - started
             self._parse_cpu_seconds += 0.1 * (took_seconds - self._parse_cpu_seconds)
-
-    def _jitter(self) -> float:
-        return 1.0 + self._settings.jitter_ratio * (2.0 * self._random.random() - 1.0)
 
     async def _stop(self) -> None:
         tasks = [target.task for target in self._targets.values() if target.task is not None]

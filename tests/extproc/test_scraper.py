@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 import pytest
 from aiohttp import web
@@ -29,6 +29,8 @@ FAST = ScrapeSettings(
     idle_interval_seconds=0.2,
     timeout_seconds=0.3,
     round_seconds=0.005,
+    sync_seconds=0.01,
+    cpu_share_ratio=1.0,
     page_limit_bytes=10_000,
 )
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -96,12 +98,12 @@ async def engine(respond: Respond) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def scraping(
-    sink: Sink, endpoints: set[str], busy: set[str], settings: ScrapeSettings = FAST
+    sink: Sink, endpoints: Collection[str], busy: set[str], settings: ScrapeSettings = FAST
 ) -> AsyncIterator[Scraper]:
     scraper = Scraper(
         sink,
         sink,
-        endpoints=lambda: frozenset(endpoints),
+        endpoints=lambda: endpoints,
         busy=lambda: frozenset(busy),
         settings=settings,
         seed=1,
@@ -178,9 +180,29 @@ async def test_follows_the_endpoints() -> None:
         assert Counter(e.endpoint for e in sink.events)[first] == before
 
 
-async def test_many_busy_endpoints_stretch_the_interval_to_stay_within_the_budget() -> None:
-    """Scraping takes a tenth of a core at most."""
+async def test_many_stalled_engines_starve_nobody() -> None:
+    """Where not all can be scraped at once, the most overdue is next, wherever it is listed."""
+    sink = Sink()
+    settings = replace(FAST, concurrency=2)
+    async with AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(engine(stalled)) for _ in range(4)]
+        quick = await stack.enter_async_context(engine(good))
+        await stack.enter_async_context(scraping(sink, [*slow, quick], set(), settings))
+        await sink.wait_until(lambda: sink.count(MetricsScraped, quick) >= 2)
+
+
+@pytest.mark.parametrize(
+    ("busy_count", "idle_count"), [(4, 0), (1000, 0), (0, 10_000), (4, 10_000), (5000, 5000)]
+)
+async def test_many_endpoints_stretch_the_intervals_to_stay_within_the_budget(
+    busy_count: int, idle_count: int
+) -> None:
+    """Scraping takes a tenth of a core at most, and busy endpoints come first."""
     scraper = Scraper(Sink(), Sink(), endpoints=frozenset, busy=frozenset)
-    assert scraper.busy_interval_seconds(4) == pytest.approx(0.2)
-    cpu_share = 1000 * ScrapeSettings().fetch_cpu_seconds / scraper.busy_interval_seconds(1000)
-    assert cpu_share <= 0.1
+    busy_seconds, idle_seconds = scraper.intervals_seconds(busy_count, idle_count)
+    scrapes_per_second = busy_count / busy_seconds + idle_count / idle_seconds
+    assert scrapes_per_second * ScrapeSettings().fetch_cpu_seconds <= 0.1 + 1e-9
+    assert 0.2 <= busy_seconds <= idle_seconds
+    assert idle_seconds >= 3.0
+    if busy_count <= 4:
+        assert busy_seconds == pytest.approx(0.2)

@@ -30,6 +30,7 @@ SCRAPE = ScrapeSettings(
     idle_interval_seconds=0.1,
     timeout_seconds=0.5,
     round_seconds=0.02,
+    sync_seconds=0.05,
     cpu_share_ratio=1.0,
 )
 
