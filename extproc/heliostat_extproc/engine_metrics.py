@@ -53,8 +53,6 @@ def parse_engine_metrics(page: bytes) -> EngineMetrics:
     utilization = sum(utilizations) / len(utilizations)
     if utilization > 1.0 + _UTILIZATION_SLACK_RATIO:
         raise MetricsError(MetricsProblem.OUT_OF_RANGE, KV_UTILIZATION)
-    capacity_tokens, block_size_tokens = _cache_config(page)
-    first_tokens = list(_values(page, FIRST_TOKENS))
     return EngineMetrics(
         running_requests=_count(page, RUNNING),
         waiting_requests=_count(page, WAITING),
@@ -62,25 +60,26 @@ def parse_engine_metrics(page: bytes) -> EngineMetrics:
         finished_requests=_count(page, FINISHED),
         prompt_tokens=_count(page, PROMPT_TOKENS),
         generation_tokens=_count(page, GENERATION_TOKENS),
-        prefix_query_tokens=_count(page, PREFIX_QUERIES, required=False),
-        prefix_hit_tokens=_count(page, PREFIX_HITS, required=False),
-        first_tokens=int(sum(first_tokens)) if first_tokens else None,
-        kv_capacity_tokens=capacity_tokens,
-        block_size_tokens=block_size_tokens,
+        prefix_query_tokens=_find_count(page, PREFIX_QUERIES),
+        prefix_hit_tokens=_find_count(page, PREFIX_HITS),
+        first_tokens=_find_count(page, FIRST_TOKENS),
+        kv_capacity_tokens=_kv_capacity_tokens(page),
     )
 
 
-def _count(page: bytes, family: bytes, *, required: bool = True) -> int:
-    total = 0.0
-    found = False
-    for value in _values(page, family):
-        found = True
-        total += value
-    if required and not found:
+def _count(page: bytes, family: bytes) -> int:
+    count = _find_count(page, family)
+    if count is None:
         raise MetricsError(MetricsProblem.MISSING, family)
-    if total > _LARGEST_COUNT:
+    return count
+
+
+def _find_count(page: bytes, family: bytes) -> int | None:
+    """Add up a family's series; None where there are none."""
+    values = list(_values(page, family))
+    if sum(values) > _LARGEST_COUNT:
         raise MetricsError(MetricsProblem.OUT_OF_RANGE, family)
-    return int(total)
+    return int(sum(values)) if values else None
 
 
 def _values(page: bytes, family: bytes) -> Iterator[float]:
@@ -122,15 +121,13 @@ def _lines(page: bytes, family: bytes) -> Iterator[bytes]:
     raise MetricsError(MetricsProblem.TOO_MANY_SERIES, family)
 
 
-def _cache_config(page: bytes) -> tuple[int | None, int | None]:
-    """Read KV capacity and block size in tokens; the capacities of several engines add up."""
+def _kv_capacity_tokens(page: bytes) -> int | None:
+    """Read the size of the KV cache; those of several engines add up."""
     capacity_tokens = 0
-    block_size_tokens = None
     for line in _lines(page, CACHE_CONFIG):
         labels = {name: int(value) for name, value in _LABEL.findall(line)}
-        block_size_tokens = labels.get(b"block_size", block_size_tokens)
-        blocks = labels.get(b"num_gpu_blocks", 0)
-        capacity_tokens += labels.get(b"kv_cache_size_tokens") or blocks * (block_size_tokens or 0)
+        blocks, block_size_tokens = labels.get(b"num_gpu_blocks", 0), labels.get(b"block_size", 0)
+        capacity_tokens += labels.get(b"kv_cache_size_tokens") or blocks * block_size_tokens
     if capacity_tokens > _LARGEST_COUNT:
         raise MetricsError(MetricsProblem.OUT_OF_RANGE, CACHE_CONFIG)
-    return capacity_tokens or None, block_size_tokens or None
+    return capacity_tokens or None

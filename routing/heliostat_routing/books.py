@@ -121,7 +121,7 @@ class Books:
             if endpoint is None:
                 model = PrefillModel(pool.prefill.tokens_per_second)
                 endpoint = self.fleet.add(settings.address, model, now)
-            endpoint.configure(settings, event.settings.kv_capacity_tokens)
+            endpoint.assume_kv_capacity(event.settings.kv_capacity_tokens)
             slot_of[settings.address] = endpoint.slot
         pool.take_over(event, slot_of)
         for slot in slots(before & ~pool.members):

@@ -13,7 +13,6 @@ from heliostat_routing.events import EngineMetrics
 from heliostat_routing.hit_audit import HitAudit
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.progress import Progress
-from heliostat_routing.settings import EndpointPhase, EndpointSettings
 
 
 class Endpoint:
@@ -22,7 +21,6 @@ class Endpoint:
     def __init__(self, address: str, slot: int, prefill: PrefillModel, now: float) -> None:
         self.address = address
         self.slot = slot
-        self.phase = EndpointPhase.READY
         self.pending_limit = 0
         self.kv_capacity_tokens = 0
         self.clock = AdmissionClock()
@@ -33,6 +31,7 @@ class Endpoint:
         self.inflight = 0
         self.load = 0
         self._progress = Progress(now)
+        self._silent = False
         self._dispatched = 0
         self._unseen_base = 0
         self._recent: deque[tuple[int, float]] = deque()
@@ -43,11 +42,10 @@ class Endpoint:
         self._finished_since_scrape = 0
         self._kv_freed_tokens = 0.0
 
-    def configure(self, settings: EndpointSettings, kv_tokens: int) -> None:
-        """Take over what discovery says; an engine's own report of its KV capacity wins."""
-        self.phase = settings.phase
+    def assume_kv_capacity(self, tokens: int) -> None:
+        """Take over what the operator says; an engine's own report of its KV capacity wins."""
         if self.metrics is None or self.metrics.kv_capacity_tokens is None:
-            self.kv_capacity_tokens = kv_tokens
+            self.kv_capacity_tokens = tokens
 
     # What the router did
 
@@ -123,6 +121,7 @@ class Endpoint:
         elif before is not None:
             self._note_prefills(before, metrics, now)
         self.metrics = metrics
+        self._silent = False
         if metrics.kv_capacity_tokens is not None:
             self.kv_capacity_tokens = metrics.kv_capacity_tokens
         self._settle_unseen(metrics, fresh=before is None or restarted)
@@ -137,9 +136,16 @@ class Endpoint:
         return restarted
 
     def on_scrape_failed(self, now: float) -> None:
-        """An engine that used to report and has gone silent is judged by it."""
-        if self.metrics is not None:
-            self._judge_progress(now)
+        """An engine that used to report and has gone silent is judged by it.
+
+        An idle one may not have been asked for long: its silence begins with the first failure.
+        """
+        if self.metrics is None:
+            return
+        if not self._silent and not self.inflight:
+            self._progress.on_sign(now, 0.0)
+        self._silent = True
+        self._judge_progress(now)
 
     # What follows
 

@@ -109,7 +109,7 @@ class EngineMetrics:
     """One scrape of an engine. Counters are cumulative since the engine started.
 
     `first_tokens` counts the requests whose prefill is done, `kv_capacity_tokens` is the size of
-    the KV cache; None where the engine does not say.
+    the KV cache. None is what the engine does not say: missing is not zero.
     """
 
     running_requests: int
@@ -118,11 +118,10 @@ class EngineMetrics:
     finished_requests: int
     prompt_tokens: int
     generation_tokens: int
-    prefix_query_tokens: int
+    prefix_query_tokens: int | None
     prefix_hit_tokens: int | None
     first_tokens: int | None = None
     kv_capacity_tokens: int | None = None
-    block_size_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

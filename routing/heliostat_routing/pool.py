@@ -25,6 +25,8 @@ class Pool:
         self.queue = WaitQueue()
         self.tokens = TokenModel()
         self.prefill = PrefillModel(settings.prefill_tokens_per_second)
+        self.phases: dict[int, EndpointPhase] = {}
+        """What the discovery says of each member."""
         self._any_adapter = 0
         self._adapters: dict[str, int] = {}
 
@@ -40,6 +42,7 @@ class Pool:
         self.retired = False
         self.members = self.ready = self._any_adapter = 0
         self._adapters = {}
+        self.phases = {slot_of[endpoint.address]: endpoint.phase for endpoint in event.endpoints}
         for endpoint in event.endpoints:
             bit = 1 << slot_of[endpoint.address]
             self.members |= bit

@@ -253,7 +253,7 @@ class Router:
         blocks = self._books.index.resident_blocks(endpoint.slot)
         return EndpointView(
             address=endpoint.address,
-            phase=endpoint.phase,
+            phase=pool.phases[endpoint.slot],
             available=endpoint.available(now),
             breaker=endpoint.breaker.state(now),
             inflight=endpoint.inflight,

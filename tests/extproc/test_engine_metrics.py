@@ -49,7 +49,6 @@ def test_reads_and_sums_over_the_engines_of_a_server() -> None:
         prefix_hit_tokens=500,
         first_tokens=15,
         kv_capacity_tokens=1600 + 5000,
-        block_size_tokens=16,
     )
 
 
@@ -66,7 +65,8 @@ def test_without_capacity_the_engine_has_not_said_it() -> None:
     page = "\n".join(line for line in PAGE.splitlines() if "cache_config" not in line)
     metrics = parse_engine_metrics(page.encode())
     assert metrics.kv_capacity_tokens is None
-    assert metrics.block_size_tokens is None
+    page = replaced("vllm:prefix_cache_hits_total", "vllm:other")
+    assert parse_engine_metrics(page).prefix_hit_tokens is None
 
 
 @pytest.mark.parametrize(

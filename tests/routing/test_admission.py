@@ -335,3 +335,13 @@ def test_pools_that_share_an_endpoint_keep_their_own_adapters() -> None:
     assert target(book.arrive(1, adapter="lora")) == "e0"
     commands = book.tell(RequestArrived(2, "q", (), 100, adapter="lora"), after=1.0)
     assert isinstance(commands[0], Enqueue)
+
+
+def test_pools_that_share_an_endpoint_see_their_own_phase() -> None:
+    """An endpoint that one pool drains is still ready in the other."""
+    book = Playbook(1)
+    draining = (EndpointSettings("e0", EndpointPhase.DRAINING),)
+    book.tell(PoolUpdated("q", book.settings, draining))
+    phases = {view.pool: view.endpoints[0].phase for view in book.router.views(book.now)}
+    assert phases == {"p": EndpointPhase.READY, "q": EndpointPhase.DRAINING}
+    assert target(book.arrive(1)) == "e0"

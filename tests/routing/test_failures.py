@@ -203,6 +203,16 @@ def test_an_engine_that_serves_is_alive_whatever_its_metrics_do() -> None:
         book.tell(RequestMeasured(ticket, "e0", Outcome.SERVED, 0.05, output_tokens=5))
 
 
+def test_one_failed_scrape_takes_no_idle_endpoint_out() -> None:
+    """However seldom an idle endpoint is scraped, its silence begins with the first failure."""
+    book = Playbook(1)
+    book.scrape("e0")
+    book.tell(ScrapeFailed("e0"), after=80.0)
+    assert book.router.views(book.now)[0].endpoints[0].available
+    book.tell(ScrapeFailed("e0"), after=11.0)
+    assert not book.router.views(book.now)[0].endpoints[0].available
+
+
 def test_without_usage_a_fast_answer_frees_nothing() -> None:
     """An answer that may be an error in a stream's clothes leaves the clock as it is."""
     book = Playbook(1, prefill_tokens_per_second=RATE)

@@ -41,7 +41,7 @@ def read_engine(state: EndpointState, metrics: EngineMetrics) -> None:
     state.running_requests = metrics.running_requests
     state.waiting_requests = metrics.waiting_requests
     state.kv_cache_utilization = metrics.kv_cache_utilization
-    if metrics.prefix_query_tokens:
+    if metrics.prefix_query_tokens and metrics.prefix_hit_tokens is not None:
         state.cached_ratio = metrics.prefix_hit_tokens / metrics.prefix_query_tokens
 
 
