@@ -5,6 +5,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -121,7 +122,7 @@ def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
 
 
 async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
-    settings = router_settings(args, args.socket)
+    settings = replace(router_settings(args, args.socket), listen=args.listen)
     with record_to(args.record) as recorder:
         await _run_router(settings, recorder, stop)
 

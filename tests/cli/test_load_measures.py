@@ -67,6 +67,7 @@ def test_a_lagging_run_is_not_valid() -> None:
 def test_hit_ratio_counts_only_engines_that_report() -> None:
     """The hit ratio is cached over prompt tokens of the answers that told their cached tokens."""
     measurements = Measurements()
+    measurements.on_send()
     measurements.record(Outcome(prompt_tokens=100, cached_tokens=50))
     measurements.record(Outcome(prompt_tokens=300, cached_tokens=250))
     measurements.record(Outcome(prompt_tokens=900, cached_tokens=None))
@@ -84,7 +85,7 @@ def test_json_has_the_agreed_keys() -> None:
         "workload", "seed", "requests", "failed", "errors", "hit_ratio", "ttft_seconds",
         "time_between_tokens_seconds", "e2e_seconds", "output_tokens_per_second",
         "input_tokens_per_second", "requests_per_second", "duration_seconds",
-        "event_loop_lag_seconds", "valid",
+        "event_loop_lag_seconds", "valid", "interrupted",
     }  # fmt: skip
     assert plain["ttft_seconds"] == {"p50": None, "p90": None, "p99": None}
     assert plain["event_loop_lag_seconds"] == {"p50": 0.001, "p99": 0.001, "max": 0.001}

@@ -82,13 +82,16 @@ def is_running(pid):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_the_router_command_ends_cleanly(tmp_path, number):
-    """Status 0, and the socket is gone."""
+async def test_the_router_command_ends_cleanly(tmp_path, free_port, number):
+    """It listens where it is told; stopped, its status is 0 and the socket is gone."""
     path = tmp_path / "router.sock"
     process = await start(
-        "router", "--pools", str(tmp_path), "--socket", str(path), "--admin-port", "0"
+        *("router", "--pools", str(tmp_path), "--socket", str(path), "--admin-port", "0"),
+        *("--listen", f"127.0.0.1:{free_port}"),
     )
     await read_until(process, "Router on")
+    _, writer = await asyncio.open_connection("127.0.0.1", free_port)
+    writer.close()
     process.send_signal(number)
     async with asyncio.timeout(10):
         assert await process.wait() == 0

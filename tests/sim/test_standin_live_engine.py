@@ -1,6 +1,7 @@
 """The engine model in real time, on the event loops that it runs under."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 
 import pytest
@@ -111,3 +112,64 @@ def test_a_closed_connection_ends_its_own_stream_only(run: Run) -> None:
         server.close()
 
     run(requests())
+
+
+def test_a_stall_reaches_the_probes_p99() -> None:
+    """Each tick that a stall delays is counted, so that one long stall shows."""
+
+    async def stall() -> None:
+        probe = LoopLagProbe()
+        probe.start()
+        await asyncio.sleep(0)
+        time.sleep(0.25)  # noqa: ASYNC251 - the stall under test
+        await asyncio.sleep(0.001)
+        probe.stop()
+        assert probe.max_seconds > 0.2
+        assert probe.quantile_seconds(0.5) > 0.05
+
+    asyncio.run(stall())
+
+
+class _Told:
+    """An answer that keeps what it was told."""
+
+    streams = True
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.begun = asyncio.Event()
+
+    def on_tokens(self, output_tokens: int) -> None:
+        """Keep the count."""
+        self.tokens = output_tokens
+        self.begun.set()
+
+    def on_finish(self, end: object) -> None:
+        """Nothing to keep."""
+
+
+@pytest.mark.parametrize("arrival", ["start", "abort"])
+def test_tokens_that_are_due_do_not_wait_for_the_next_step(arrival: str) -> None:
+    """A request that comes or goes just after a step's end holds nobody's token back."""
+
+    async def requests() -> None:
+        engine = Engine(profile(speed_ratio=20.0))
+        standing = live(engine)
+        first, other = _Told(), _Told()
+        standing.start(plan("one", 100), first)
+        spare = standing.start(plan("two", 100), _Told())
+        async with asyncio.timeout(5):
+            await first.begun.wait()
+        before = first.tokens
+        due = engine.next_step_at()
+        assert due is not None
+        while asyncio.get_running_loop().time() < due:
+            time.sleep(0.0001)  # noqa: ASYNC251 - the loop is late for the step
+        if arrival == "start":
+            standing.start(plan("three", 100), other)
+        else:
+            standing.abort(spare)
+        assert first.tokens > before
+        standing.close()
+
+    asyncio.run(requests())

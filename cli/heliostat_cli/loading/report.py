@@ -79,12 +79,13 @@ class LoadReport:
             "duration_seconds": self.duration_seconds,
             "event_loop_lag_seconds": dict(self.event_loop_lag_seconds),
             "valid": self.valid,
+            "interrupted": self.interrupted,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one request ended. Its times are relative to its sending."""
+    """How one request ended. Its times are relative to when it was due to be sent."""
 
     failure: str | None = None
     """The reason in the words of the report; None if it did not fail."""
@@ -101,8 +102,8 @@ class Measurements:
     """Gathers outcomes in bounded memory."""
 
     def __init__(self) -> None:
-        self._began_at = time.perf_counter()
-        self._ended_at = self._began_at
+        self._created_at = self._ended_at = time.perf_counter()
+        self._began_at: float | None = None
         self._requests = 0
         self._errors: Counter[str] = Counter()
         self._ttft = DurationHistogram()
@@ -115,6 +116,11 @@ class Measurements:
         self.lag = DurationHistogram()
         self.active = 0
         """Requests sent and not yet answered."""
+
+    def on_send(self) -> None:
+        """Note that a request is sent: the first one begins the run."""
+        if self._began_at is None:
+            self._began_at = time.perf_counter()
 
     def record(self, outcome: Outcome) -> None:
         """Count one finished request."""
@@ -140,7 +146,7 @@ class Measurements:
     def progress(self) -> Progress:
         """Where the run stands now."""
         return Progress(
-            elapsed_seconds=time.perf_counter() - self._began_at,
+            elapsed_seconds=time.perf_counter() - self._created_at,
             requests=self._requests,
             failed=self._errors.total(),
             active=self.active,
@@ -153,7 +159,7 @@ class Measurements:
 
     def report(self, workload: str, seed: int, interrupted: bool) -> LoadReport:
         """The run's result, up to the last finished request."""
-        duration_seconds = self._ended_at - self._began_at
+        duration_seconds = self._ended_at - (self._began_at or self._ended_at)
         rate = 1 / duration_seconds if duration_seconds > 0 else 0.0
         lag = _percentiles(self.lag, (50, 99))
         return LoadReport(

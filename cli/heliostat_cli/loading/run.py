@@ -1,6 +1,7 @@
 """Runs a workload against a gateway: who sends what when, and when it stops."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 
 import aiohttp
@@ -97,8 +98,9 @@ class Sender:
                 delay_seconds = self._began_at + session.at_seconds - self._loop.time()
                 if not self._may_start(after_seconds=delay_seconds):
                     break
+                due_at = time.perf_counter() + delay_seconds
                 await asyncio.sleep(delay_seconds)
-                group.create_task(self._send_session(session))
+                group.create_task(self._send_session(session, due_at))
 
     async def _send_concurrently(self, workload: Workload, concurrency: int) -> None:
         sessions = iter(workload)
@@ -119,7 +121,7 @@ class Sender:
         sent_at = self._loop.time() + max(0.0, after_seconds)
         return options.seconds is None or sent_at - self._began_at < options.seconds
 
-    async def _send_session(self, session: Session) -> None:
+    async def _send_session(self, session: Session, due_at: float | None = None) -> None:
         messages = [encode_message("system", render(session.system))] if session.system else []
         last = session.turns[-1]
         for turn in session.turns:
@@ -130,18 +132,22 @@ class Sender:
                 if not self._may_start():
                     return
             messages.append(encode_message("user", render(turn.user)))
-            answer = await self._send_turn(messages, turn, keep_text=turn is not last)
+            answer = await self._send_turn(messages, turn, turn is not last, due_at)
             if answer is None:
                 return
+            due_at = None
             messages.append(encode_message("assistant", answer))
 
-    async def _send_turn(self, messages: list[bytes], turn: Turn, keep_text: bool) -> bytes | None:
+    async def _send_turn(
+        self, messages: list[bytes], turn: Turn, keep_text: bool, due_at: float | None
+    ) -> bytes | None:
         """The answer's text as it stands in JSON; None if the request failed."""
         self._started += 1
         self._measurements.active += 1
+        self._measurements.on_send()
         try:
             outcome = await self._client.ask(
-                messages, turn.output_tokens, self._measurements.token_gaps, keep_text
+                messages, turn.output_tokens, self._measurements.token_gaps, keep_text, due_at
             )
         finally:
             self._measurements.active -= 1

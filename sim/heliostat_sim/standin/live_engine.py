@@ -53,7 +53,7 @@ class LiveEngine:
         now = self._loop.time()
         self._engine.submit(request, now)
         self._answers[request_id] = (answer, now)
-        self._hand_out_events()
+        self._advance()
         self._schedule()
         return request_id
 
@@ -62,7 +62,7 @@ class LiveEngine:
         self._streaming.pop(request_id, None)
         if self._answers.pop(request_id, None) is not None:
             self._engine.abort(request_id, self._loop.time())
-            self._hand_out_events()
+            self._advance()
             self._schedule()
 
     def reset_prefix_cache(self) -> None:
@@ -86,18 +86,15 @@ class LiveEngine:
         self._schedule()
 
     def _advance(self) -> None:
-        self._hand_out_events()
-        output_tokens = self._engine.output_tokens
-        for request_id, answer in self._streaming.items():
-            answer.on_tokens(output_tokens(request_id))
-
-    def _hand_out_events(self) -> None:
-        """Tell what has happened; whatever moves the engine on must do so before it schedules."""
+        """Hand out what has happened; whatever moves the engine on does so before it schedules."""
         for event in self._engine.advance(self._loop.time()):
             if isinstance(event, FirstToken):
                 self._on_first_token(event)
             elif isinstance(event, Finished):
                 self._on_finish(event)
+        output_tokens = self._engine.output_tokens
+        for request_id, answer in self._streaming.items():
+            answer.on_tokens(output_tokens(request_id))
 
     def _on_first_token(self, event: FirstToken) -> None:
         answer, arrived_at = self._answers.get(event.request_id, (None, 0.0))

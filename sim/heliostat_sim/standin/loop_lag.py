@@ -8,7 +8,10 @@ _BINS = 2000
 
 
 class LoopLagProbe:
-    """Wakes every 10 ms and keeps how late each wake-up was, over the whole run."""
+    """Ticks every 10 ms and keeps how late each tick was, over the whole run.
+
+    A stall delays all ticks that fall into it, and each of them is counted.
+    """
 
     def __init__(self) -> None:
         self._counts = [0] * (_BINS + 1)
@@ -40,9 +43,12 @@ class LoopLagProbe:
     def _wake(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        lag = max(0.0, now - self._due_at)
-        self._samples += 1
-        self._counts[min(int(lag / _BIN_SECONDS), _BINS)] += 1
-        self.max_seconds = max(self.max_seconds, lag)
-        self._due_at = now + _INTERVAL_SECONDS
+        while self._due_at <= now:
+            self._count(now - self._due_at)
+            self._due_at += _INTERVAL_SECONDS
         self._timer = loop.call_at(self._due_at, self._wake)
+
+    def _count(self, lag_seconds: float) -> None:
+        self._samples += 1
+        self._counts[min(int(lag_seconds / _BIN_SECONDS), _BINS)] += 1
+        self.max_seconds = max(self.max_seconds, lag_seconds)

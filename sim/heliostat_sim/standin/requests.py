@@ -84,7 +84,8 @@ class ChatBody(GenerationBody, kw_only=True):
 
     def limit_tokens(self) -> int | None:
         """Return the most output tokens that the client wants."""
-        return self.max_completion_tokens or self.max_tokens
+        wanted = self.max_completion_tokens
+        return self.max_tokens if wanted is None else wanted
 
 
 class CompletionBody(GenerationBody, kw_only=True):
