@@ -1,13 +1,14 @@
-"""`heliostat demo`: the same chats through a real Envoy, policy after policy, on fresh engines."""
+"""`heliostat demo`: the same sequence of chats for each policy, on a real Envoy and new engines."""
 
 import argparse
 import asyncio
 import gc
+import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from heliostat_cli.demonstration.children import ChildError
 from heliostat_cli.demonstration.comparison import comparison, comparison_json, curl_line
 from heliostat_cli.demonstration.ports import PortError, choose_port
+from heliostat_cli.demonstration.program import called_program
 from heliostat_cli.demonstration.scenario import MODEL, SCENARIO
 from heliostat_cli.demonstration.screen import Display, Scene, open_display
 from heliostat_cli.demonstration.stage import Stage, run_stage
@@ -122,7 +124,10 @@ class Demo:
             if stage is not None:
                 await self._keep(stage)
             else:
-                self._say("\nTo keep gateway and engines running: heliostat demo --keep, then")
+                program = shlex.quote(called_program(sys.argv[0], Path.cwd()))
+                self._say("\nTo run it again and keep the last gateway and its engines until ^C:")
+                self._say(f"{program} demo --keep --port {self._port}")
+                self._say("and then, in another shell:")
                 self._say(curl_line(f"http://127.0.0.1:{self._port}", MODEL))
         return 1 if any(report.failed for report in self._scene.reports.values()) else 0
 
@@ -172,11 +177,17 @@ class Demo:
         workload = SCENARIO.workload(self._args.seed, self._args.seconds)
         gc.collect()
         gc.freeze()
+        async with self._ending(stage) as ending:
+            return await run_load(options, workload, on_progress, ending)
+
+    @asynccontextmanager
+    async def _ending(self, stage: Stage) -> AsyncIterator[asyncio.Event]:
+        """An event that is set once the user stops or one of the stage's processes ends."""
         ending = asyncio.Event()
         waits = [self._stop.wait(), *(child.ended() for child in stage.children)]
         watchers = [asyncio.create_task(_set_after(wait, ending)) for wait in waits]
         try:
-            return await run_load(options, workload, on_progress, ending)
+            yield ending
         finally:
             for watcher in watchers:
                 watcher.cancel()
@@ -208,9 +219,13 @@ class Demo:
             Path(self._args.json).write_text(text, encoding="utf-8")
 
     async def _keep(self, stage: Stage) -> None:
+        """Wait for the user's end; raises ChildError if a process ends before."""
         self._say(f"\nStill running, until ^C: {stage.url} (admin: {stage.admin_url}). Try:")
         self._say(curl_line(stage.url, MODEL))
-        await self._stop.wait()
+        async with self._ending(stage) as ending:
+            await ending.wait()
+        if not self._stop.is_set():
+            stage.check()
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -107,7 +107,9 @@ def test_a_short_demo_measures_both_policies(
         assert report["requests"] > 0
         assert report["hit_ratio"] > 0
     assert "Side by side" in demo.output
-    assert "curl http://127.0.0.1:" in demo.output
+    again = re.search(r"^heliostat demo --keep --port (\d+)$", demo.output, re.MULTILINE)
+    assert again is not None, demo.output
+    assert f"curl http://127.0.0.1:{again[1]}/" in demo.output
 
 
 def test_an_interrupt_shows_what_was_measured(
@@ -159,3 +161,18 @@ def test_kept_engines_answer_the_printed_curl_line(start: Callable[..., DemoProc
     demo.process.send_signal(signal.SIGINT)
     assert demo.wait() == 0, demo.output
     assert demo.running() == {}
+
+
+@pytest.mark.parametrize(("name", "command"), [("engines", "engine"), ("gateway", "gateway")])
+def test_a_kept_process_that_dies_ends_the_demo(
+    start: Callable[..., DemoProcess], name: str, command: str
+) -> None:
+    """With --keep the demo does not outlast its engines or gateway: it names what ended."""
+    demo = start("--seconds", "0.5", "--policies", "heliostat", "--keep")
+    demo.read_until('"max_tokens": 40}\'\n')
+    (pid,) = [pid for pid, line in demo.running().items() if f"sys.exit(main()) {command} " in line]
+    os.kill(pid, signal.SIGKILL)
+    assert demo.wait() == 1, demo.output
+    assert f"heliostat demo: the {name} ended early" in demo.output
+    assert "Traceback" not in demo.output
+    until_gone(demo)

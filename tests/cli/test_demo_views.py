@@ -4,6 +4,7 @@ import shlex
 import socket
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -18,6 +19,7 @@ from heliostat_cli.demonstration.comparison import (
     verdict,
 )
 from heliostat_cli.demonstration.ports import PortError, choose_port
+from heliostat_cli.demonstration.program import called_program
 from heliostat_cli.demonstration.scenario import Scenario
 from heliostat_cli.demonstration.screen import PlainDisplay, Scene, render_scene
 from heliostat_cli.demonstration.watch import EndpointState, FleetState, read_engine, read_pools
@@ -180,6 +182,24 @@ def test_the_chats_are_the_same_for_the_same_seed() -> None:
     )
     assert not any(delays[scenario.concurrency :])
     assert sessions[0] != next(iter(scenario.workload(4, 20)))
+
+
+def test_the_program_is_named_as_it_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path below the folder is relative, another whole, and on the PATH the name is enough."""
+    program = tmp_path / "project" / "bin" / "heliostat"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "project")
+    assert called_program("bin/heliostat", tmp_path / "project") == "bin/heliostat"
+    assert called_program(str(program), tmp_path / "project") == "bin/heliostat"
+    assert called_program(str(program), program.parent) == "./heliostat"
+    assert called_program(str(program), tmp_path / "elsewhere") == str(program)
+    assert called_program("-c", tmp_path) == "heliostat"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert called_program(str(program), tmp_path / "project") == "heliostat"
 
 
 def test_the_curl_line_survives_the_shell() -> None:
