@@ -169,7 +169,7 @@ def test_engines_and_router_are_shown_by_their_own_word() -> None:
 
 
 def test_the_chats_are_the_same_for_the_same_seed() -> None:
-    """Every policy is sent the same chats; the first ones begin one after the other."""
+    """Every policy is sent the same sequence of chats; the first ones begin one after the other."""
     scenario = Scenario()
     first, again = (iter(scenario.workload(3, 20)) for _ in range(2))
     sessions = [next(first) for _ in range(40)]
@@ -182,6 +182,13 @@ def test_the_chats_are_the_same_for_the_same_seed() -> None:
     )
     assert not any(delays[scenario.concurrency :])
     assert sessions[0] != next(iter(scenario.workload(4, 20)))
+
+
+def test_the_table_says_what_it_was_measured_on() -> None:
+    """Beneath the table stands that the engines are models, and faster than the hardware."""
+    text = " ".join(printed(comparison(REPORTS)).split())
+    assert "stand-ins that model L4 GPUs at 2 times their speed." in text
+    assert "With the same sequence of chats and cold caches" in text
 
 
 def test_the_program_is_named_as_it_can_be_typed(

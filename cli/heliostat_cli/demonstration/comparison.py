@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from heliostat_cli.demonstration.scenario import SCENARIO
 from heliostat_cli.loading import LoadReport
 from heliostat_cli.loading.display import duration, ratio
 from heliostat_cli.loading.report import LAG_LIMIT_SECONDS
@@ -16,6 +17,9 @@ from heliostat_cli.loading.report import LAG_LIMIT_SECONDS
 Reports = Mapping[str, LoadReport]
 """Policy -> what was measured with it, in the order in which they ran."""
 _ALIKE_RATIO = 1.05
+_ENGINES = (
+    f"The engines are stand-ins that model L4 GPUs at {SCENARIO.speed_ratio:g} times their speed."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,9 @@ def summary_sentence(reports: Reports) -> str:
             f" were sent; nine in ten first tokens came within {after_ttft}."
         )
     return (
-        f"On the same chats and cold caches, {ratio(after.hit_ratio)} of the prompt tokens were"
-        f" cached where {last} sent them, {ratio(before.hit_ratio)} with {first}; nine in ten first"
-        f" tokens came within {after_ttft}, with {first} within"
+        f"With the same sequence of chats and cold caches, {ratio(after.hit_ratio)} of the prompt"
+        f" tokens were cached where {last} sent them, {ratio(before.hit_ratio)} with {first}; nine"
+        f" in ten first tokens came within {after_ttft}, with {first} within"
         f" {duration(before.ttft_seconds['p90'])}."
     )
 
@@ -129,4 +133,4 @@ def curl_line(url: str, model: str) -> str:
 def comparison(reports: Reports) -> RenderableType:
     """The table with what has to be said about it."""
     warnings = [Text(line, "red") for line in problems(reports)]
-    return Group("", comparison_table(reports), "", *warnings, summary_sentence(reports))
+    return Group("", comparison_table(reports), "", _ENGINES, *warnings, summary_sentence(reports))
