@@ -38,7 +38,7 @@ class ConversationSettings:
     groups: int = 8
     """Applications: their users share a system prompt."""
     users: int = 64
-    """People; each belongs to one group and holds one chat after the other."""
+    """People; each belongs to one group. Chats draw them at random, so one may hold several."""
     system_tokens: int = 600
     """The system prompt that a group shares."""
     profile_tokens: int = 100
