@@ -170,6 +170,7 @@ class Demo:
         options = LoadOptions(
             url=stage.url,
             model=MODEL,
+            engine_url=f"http://{stage.engine_addresses[0]}",
             concurrency=SCENARIO.concurrency,
             seconds=self._args.seconds,
             timeout_seconds=SCENARIO.timeout_seconds,

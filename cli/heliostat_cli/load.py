@@ -30,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target.add_argument(
         "--url", default=_DEFAULTS.url, help="gateway or engine, without /v1 (default: %(default)s)"
     )
+    target.add_argument(
+        "--engine", metavar="URL", help="engine stand-in behind it whose own lag counts as well"
+    )
     target.add_argument("--model", help="model to ask for (default: the first in /v1/models)")
     target.add_argument(
         "--timeout",
@@ -98,6 +101,7 @@ def _plan(args: argparse.Namespace) -> tuple[LoadOptions, Workload]:
     options = LoadOptions(
         url=args.url,
         model=args.model,
+        engine_url=args.engine,
         concurrency=concurrency,
         max_requests=args.requests,
         seconds=args.seconds,

@@ -2,13 +2,16 @@ import asyncio
 import math
 import time
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from heliostat_cli.loading.histogram import DurationHistogram
-from heliostat_cli.loading.lag import watch_lag
+from heliostat_cli.loading.lag import fetch_engine_lag, watch_lag
 from heliostat_cli.loading.report import Measurements, Outcome
+from heliostat_sim.standin.options import EngineOptions
+from heliostat_sim.standin.server import running_engine
 
 durations = st.lists(st.floats(2e-5, 50_000), min_size=1, max_size=200)
 
@@ -64,6 +67,26 @@ def test_a_lagging_run_is_not_valid() -> None:
     assert not Measurements().report("w", 0, interrupted=False).valid
 
 
+def test_a_run_through_lagging_engines_is_not_valid() -> None:
+    """Where the stand-ins were asked, their lag counts like the load tool's own."""
+    measurements = lagging(0.001)
+    measurements.engine_lag_p99_seconds = 0.021
+    assert not measurements.report("w", 0, interrupted=False).valid
+    measurements.engine_lag_p99_seconds = 0.019
+    assert measurements.report("w", 0, interrupted=False).valid
+
+
+async def test_a_stand_in_tells_its_own_lag() -> None:
+    """The lag is read from the stand-in's metrics; another server tells none."""
+    async with running_engine(EngineOptions()) as engine, aiohttp.ClientSession() as http:
+        lag = await fetch_engine_lag(http, engine.url)
+        assert lag is not None
+        assert 0 <= lag < 5
+        assert await fetch_engine_lag(http, f"{engine.url}/elsewhere") is None
+    async with aiohttp.ClientSession() as http:
+        assert await fetch_engine_lag(http, engine.url) is None
+
+
 def test_hit_ratio_counts_only_engines_that_report() -> None:
     """The hit ratio is cached over prompt tokens of the answers that told their cached tokens."""
     measurements = Measurements()
@@ -85,7 +108,8 @@ def test_json_has_the_agreed_keys() -> None:
         "workload", "seed", "requests", "failed", "errors", "hit_ratio", "ttft_seconds",
         "time_between_tokens_seconds", "e2e_seconds", "output_tokens_per_second",
         "input_tokens_per_second", "requests_per_second", "duration_seconds",
-        "event_loop_lag_seconds", "valid", "interrupted",
+        "event_loop_lag_seconds", "engine_lag_p99_seconds",
+        "valid", "interrupted",
     }  # fmt: skip
     assert plain["ttft_seconds"] == {"p50": None, "p90": None, "p99": None}
     assert plain["event_loop_lag_seconds"] == {"p50": 0.001, "p99": 0.001, "max": 0.001}

@@ -115,10 +115,11 @@ def problems(reports: Reports) -> list[str]:
             found.append(f"{policy}: interrupted, so its numbers are not comparable.")
         elif not report.valid:
             lag = duration(report.event_loop_lag_seconds["p99"])
+            engines = duration(report.engine_lag_p99_seconds)
             limit = duration(LAG_LIMIT_SECONDS)
             found.append(
-                f"{policy}: not valid, this machine is too busy: the load lagged {lag} (p99;"
-                f" limit {limit})."
+                f"{policy}: not valid, this machine is too busy: the load lagged {lag}, the engines"
+                f" {engines} (p99; limit {limit})."
             )
     return found
 

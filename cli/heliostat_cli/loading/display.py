@@ -115,10 +115,11 @@ def print_report(report: LoadReport, name: str | None, file: TextIO) -> None:
         console.print("Interrupted: requests without a full answer are not counted.")
     if not report.valid:
         lag = duration(report.event_loop_lag_seconds["p99"])
+        engines = duration(report.engine_lag_p99_seconds)
         limit = duration(LAG_LIMIT_SECONDS)
         console.print(
-            f"Not valid: this process lagged {lag} (p99; limit {limit}). Send less, or from a"
-            " machine with more cores.",
+            f"Not valid: this process lagged {lag}, the engines {engines} (p99; limit {limit})."
+            " Send less, or from a machine with more cores.",
             style="red",
         )
 

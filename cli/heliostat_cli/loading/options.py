@@ -19,6 +19,8 @@ class LoadOptions:
     """The gateway (or an engine), without `/v1`."""
     model: str | None = None
     """The model to ask for; None: the first that `/v1/models` lists."""
+    engine_url: str | None = None
+    """An engine stand-in that serves the requests: if it lags, the run is not valid either."""
     concurrency: int | None = None
     """Sessions held at once, each starting as another ends (closed loop).
 

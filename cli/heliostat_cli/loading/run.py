@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 import aiohttp
 
 from heliostat_cli.loading.client import Client, fetch_model
-from heliostat_cli.loading.lag import watch_lag
+from heliostat_cli.loading.lag import fetch_engine_lag, watch_lag
 from heliostat_cli.loading.options import LoadOptions, OptionError
 from heliostat_cli.loading.report import LoadReport, Measurements, Progress
 from heliostat_cli.loading.wire import encode_message
@@ -42,6 +42,8 @@ async def run_load(
             finished = await _run_until(sender.send_all(workload), stop or asyncio.Event())
         finally:
             await _cancel(*background)
+        if options.engine_url is not None:
+            measurements.engine_lag_p99_seconds = await fetch_engine_lag(http, options.engine_url)
     on_progress(measurements.progress())
     return measurements.report(workload.name, workload.seed, interrupted=not finished)
 
