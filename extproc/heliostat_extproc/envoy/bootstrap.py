@@ -240,6 +240,7 @@ def _listener(settings: BootstrapSettings) -> Listener:
         typed_config=Any.pack(_connection_manager(settings)),
     )
     return Listener(
+        enable_reuse_port=False,
         name="clients",
         address=Address(socket_address=address),
         filter_chains=[FilterChain(filters=[manager])],

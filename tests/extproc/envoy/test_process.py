@@ -152,3 +152,15 @@ async def test_a_missing_binary_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(EnvoyStartError, match=r"no-envoy: No such file"):
         async with envoy:
             pytest.fail("it started")
+
+
+async def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
+    """A second gateway does not take over half of the first one's clients."""
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = taken.getsockname()[1]
+        envoy = EnvoyProcess(
+            lambda admin: BootstrapSettings(tmp_path / "r.sock", admin, "127.0.0.1", port)
+        )
+        with pytest.raises(EnvoyStartError, match="in use"):
+            async with envoy:
+                pytest.fail("it started")
