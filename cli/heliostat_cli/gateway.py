@@ -78,8 +78,9 @@ def _announce(args: argparse.Namespace, router: RouterProcess) -> None:
     print(f"Gateway on {url}, admin on {router.admin_url}")
     models = router.pools.models()
     if models:
+        here = f"http://127.0.0.1:{args.port}" if args.host in ("0.0.0.0", "::") else url  # noqa: S104
         print(
-            f"Try: curl {url}/v1/chat/completions -H 'content-type: application/json' -d "
+            f"Try: curl {here}/v1/chat/completions -H 'content-type: application/json' -d "
             f'\'{{"model": "{models[0].name}", '
             f'"messages": [{{"role": "user", "content": "Hello"}}]}}\''
         )

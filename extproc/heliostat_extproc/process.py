@@ -169,7 +169,10 @@ class RouterProcess:
             return await start_admin(sources, host, port)
         except OSError as error:
             await self._server.stop(grace=0)
-            raise RouterStartError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            raise RouterStartError(
+                f"cannot listen on {host}:{port} for admin, choose another --admin-port:"
+                f" {error.strerror}"
+            ) from error
 
     async def _follow_pools(self) -> None:
         async for snapshot in FolderDiscovery(self._settings.pools).watch():
