@@ -1,0 +1,1 @@
+"""A Kubernetes cluster of local processes: the real control plane, nodes played by us."""

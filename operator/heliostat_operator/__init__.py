@@ -1,0 +1,1 @@
+"""The operator: keeps each cluster's engines as its InferencePools declare them."""
