@@ -2,11 +2,14 @@
 
 import re
 
-DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
+DURATION_PATTERN = r"^[0-9]{1,8}(\.[0-9]{1,6})?(ms|s|m|h)$"
 """What a duration looks like, as a regular expression that JSON schema takes too."""
 
+MAX_DURATION_CHARACTERS = 17
+"""The longest text that DURATION_PATTERN allows."""
+
 _SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h)", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)(ms|s|m|h)", re.ASCII)
 
 
 class DurationError(ValueError):

@@ -2,13 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from heliostat_crds.duration import DURATION_PATTERN, parse_duration
+from heliostat_crds.rules import Rule
 
 AT = "at"
 """Key of an error's context: the path from the validated value to the culprit inside it."""
@@ -17,16 +25,56 @@ T = TypeVar("T")
 Items = Annotated[tuple[T, ...], Field(strict=False)]
 """A YAML list, kept immutable."""
 
+VALIDATIONS = "x-kubernetes-validations"
+"""Key of a schema's CEL rules."""
+
+MODEL_NAME_PATTERN = r"^[!-~]+$"
 ModelName = Annotated[
     str,
     Field(
         min_length=1,
         max_length=256,
-        pattern=r"^[!-~]+$",
+        pattern=MODEL_NAME_PATTERN,
         json_schema_extra={"allowed": "1 to 256 printable ASCII characters, no spaces"},
     ),
 ]
 """A name that clients may ask for."""
+
+Text = Annotated[str, Field(min_length=1, max_length=4096, json_schema_extra={"allowed": ""})]
+"""Text that is passed on as it is."""
+
+ObjectName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        json_schema_extra={
+            "allowed": "the name of an object: 1 to 253 lower-case letters, digits, `-` and `.`"
+        },
+    ),
+]
+"""The name of another Kubernetes object."""
+
+LabelKey = Annotated[
+    str,
+    Field(
+        max_length=317,
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    ),
+]
+"""The key of a label."""
+LabelValue = Annotated[
+    str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")
+]
+"""The value of a label."""
+Labels: TypeAlias = dict[str, str]
+"""Labels or annotations."""
+
+FreeForm = Annotated[
+    dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+]
+"""A mapping that Kubernetes itself checks when the objects made from it are applied."""
 
 
 class Strict(BaseModel):
@@ -39,6 +87,26 @@ class Strict(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
     )
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """What must hold between the fields."""
+
+    @model_validator(mode="after")
+    def _hold_rules(self) -> Self:
+        for rule in self.rules:
+            found = rule.check(self) if rule.check is not None else None
+            if found is not None:
+                raise misfit(found.message or rule.message, *found.at)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Add the rules that the API server can hold."""
+        written = [rule.validation() for rule in cls.rules if rule.cel is not None]
+        described = handler(schema)
+        return {**described, VALIDATIONS: written} if written else described
 
 
 def misfit(message: str, *at: str | int) -> PydanticCustomError:

@@ -1,123 +1,87 @@
-"""The InferencePool: a set of endpoints that serve one model, and how requests reach them."""
+"""The InferencePool: the engines that serve one model, and how requests reach them."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError
 
-from heliostat_crds.address import Address, parse_address
-from heliostat_crds.duration import format_duration, parse_duration
-from heliostat_crds.fields import DurationBetween, Items, ModelName, Strict, first_repeated, misfit
+from heliostat_crds.address import parse_address
+from heliostat_crds.duration import parse_duration
+from heliostat_crds.engine import Engine
+from heliostat_crds.fields import Items, Strict, first_repeated
+from heliostat_crds.metadata import Metadata
+from heliostat_crds.model import Model
+from heliostat_crds.placement import (
+    Accelerator,
+    Disruption,
+    Placement,
+    PodTemplate,
+    Rollout,
+    Selector,
+)
+from heliostat_crds.routing import Endpoint, Routing
+from heliostat_crds.rules import Misfit, Rule, unchanged
+from heliostat_crds.validation import first_problem
+from heliostat_crds.wire_names import API_VERSION
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
 
-API_VERSION = "heliostat.dev/v1alpha1"
+__all__ = ["API_VERSION", "KIND", "InferencePool", "PoolError", "PoolKind", "Spec"]
+
 KIND = "InferencePool"
 
-_ROUTING_DEFAULTS = PoolSettings()
-_DEFAULT_PORT = 8000
 
-_ObjectName = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=63,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        json_schema_extra={
-            "allowed": "1 to 63 lower-case letters, digits and `-`, "
-            "a letter or digit at both ends (DNS-1123)"
-        },
-    ),
-]
-_QueueTimeout = Annotated[str, DurationBetween("1ms", "1h")]
-_AgeBound = Annotated[str, DurationBetween("0s", "1h")]
+class PoolError(ValueError):
+    """An object of the API server is no pool that this version can carry out."""
 
 
-class Policy(StrEnum):
-    """How an endpoint is chosen."""
+class PoolKind(StrEnum):
+    """Whose the engines of a pool are; a pool's kind never changes."""
 
-    HELIOSTAT = "Heliostat"
-    ROUND_ROBIN = "RoundRobin"
-    LEAST_INFLIGHT = "LeastInflight"
-    CONSISTENT_HASH = "ConsistentHash"
-
-
-class Phase(StrEnum):
-    """Whether an endpoint takes new requests."""
-
-    READY = "Ready"
-    DRAINING = "Draining"
+    MANAGED = "Managed"
+    """The operator runs them."""
+    ADOPTED = "Adopted"
+    """Pods that others run, found by `spec.selector`."""
+    FIXED = "Fixed"
+    """The addresses in `spec.endpoints`."""
 
 
-class Metadata(Strict):
-    """Which object this is."""
-
-    name: _ObjectName
-    """Name of the pool, unique in its namespace."""
-    namespace: _ObjectName | None = None
-    """Namespace of the pool."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    """Labels, for people and tools."""
-    annotations: dict[str, str] = Field(default_factory=dict)
-    """Annotations, for people and tools."""
+def _repeated_name(spec: "Spec") -> Misfit | None:
+    taken = {spec.model.name: "model.name"}
+    taken.update(dict.fromkeys(spec.model.aliases, "model.aliases"))
+    for index, adapter in enumerate(spec.engine.adapters):
+        if adapter.name in taken:
+            message = f'"{adapter.name}" is already the name in {taken[adapter.name]}'
+            return Misfit(("engine", "adapters", index, "name"), message)
+    return None
 
 
-class Model(Strict):
-    """The model that the pool serves."""
-
-    name: ModelName
-    """The model's name as the engines know it; clients may ask for it."""
-    aliases: Items[ModelName] = ()
-    """Other names that clients may ask for; the engines are asked for `name`."""
-
-
-class Adapter(Strict):
-    """A LoRA adapter."""
-
-    name: ModelName
-    """The adapter's name as the engines know it; clients ask for it as a model."""
+def _repeated_address(spec: "Spec") -> Misfit | None:
+    addresses = [parse_address(it.address, spec.engine.port) for it in spec.endpoints]
+    repeated = first_repeated(addresses)
+    if repeated is None:
+        return None
+    return Misfit(("endpoints", repeated, "address"), f"{addresses[repeated]} is listed twice")
 
 
-class Engine(Strict):
-    """The model servers."""
-
-    port: int = Field(default=_DEFAULT_PORT, ge=1, le=65535)
-    """Port of the endpoints whose address names none."""
-    adapters: Items[Adapter] = ()
-    """The LoRA adapters that the engines serve."""
-
-
-class Endpoint(Strict):
-    """One model server at a fixed address."""
-
-    address: str = Field(
-        json_schema_extra={"allowed": "`10.0.0.7:8000`, `[fd00::7]:8000`; port optional"}
-    )
-    """IP address and port; without a port, `spec.engine.port`."""
-    adapters: Items[ModelName] | None = None
-    """The adapters that this endpoint holds, of those in `spec.engine.adapters`; all if unset."""
-    phase: Annotated[Phase, Field(strict=False)] = Phase.READY
-    """`Draining` finishes what it has and takes nothing new."""
+def _unknown_adapter(spec: "Spec") -> Misfit | None:
+    known = {adapter.name for adapter in spec.engine.adapters}
+    for index, endpoint in enumerate(spec.endpoints):
+        for position, name in enumerate(endpoint.adapters or ()):
+            if name not in known:
+                told = ", ".join(sorted(known)) or "none"
+                return Misfit(
+                    ("endpoints", index, "adapters", position),
+                    f'"{name}" is not in spec.engine.adapters; known: {told}',
+                )
+    return None
 
 
-class Routing(Strict):
-    """How requests are spread over the endpoints."""
-
-    policy: Annotated[Policy, Field(strict=False)] = Policy[_ROUTING_DEFAULTS.policy.name]
-    """How an endpoint is chosen; all but `Heliostat` are there for comparison."""
-    pending_limit: int = Field(default=_ROUTING_DEFAULTS.pending_limit, ge=0, le=10_000)
-    """Requests that may wait inside an endpoint; above it, requests wait at the router."""
-    queue_limit: int = Field(default=_ROUTING_DEFAULTS.queue_limit, ge=0, le=1_000_000)
-    """Requests that may wait at the router; one more is answered with 429."""
-    queue_timeout: _QueueTimeout = format_duration(_ROUTING_DEFAULTS.queue_timeout_seconds)
-    """How long a request may wait at the router before it is answered with 503."""
-    age_bound: _AgeBound = format_duration(_ROUTING_DEFAULTS.age_bound_seconds)
-    """A request that has waited longer takes the first endpoint that is available."""
-    prefill_tokens_per_second: int = Field(
-        default=int(_ROUTING_DEFAULTS.prefill_tokens_per_second), ge=1, le=100_000_000
-    )
-    """Prefill speed of one endpoint, assumed until it has been measured."""
-    fallbacks: int = Field(default=_ROUTING_DEFAULTS.fallbacks, ge=0, le=8)
-    """Further endpoints that a request may be retried at."""
+def _misplaced_accelerator(spec: "Spec") -> Misfit | None:
+    for part in ("requests", "limits"):
+        if spec.accelerator.resource in getattr(spec.engine.resources, part):
+            return Misfit(("engine", "resources", part, spec.accelerator.resource))
+    return None
 
 
 class Spec(Strict):
@@ -125,57 +89,104 @@ class Spec(Strict):
 
     model: Model
     """The model that the pool serves."""
+    replicas: int = Field(default=1, ge=0, le=10_000)
+    """Engines that the operator runs; 0 is allowed. `kubectl scale` sets it."""
     engine: Engine = Field(default_factory=Engine)
     """The model servers."""
-    endpoints: Items[Endpoint] = ()
-    """The model servers by address, for use without a cluster."""
+    accelerator: Accelerator = Field(default_factory=Accelerator)
+    """What an engine computes on."""
+    placement: Placement = Field(default_factory=Placement)
+    """Which machines the engines run on."""
+    rollout: Rollout = Field(default_factory=Rollout)
+    """How a change of the spec reaches the engines."""
+    disruption: Disruption = Field(default_factory=Disruption)
+    """What evictions may take."""
+    pod_template: PodTemplate = Field(default_factory=PodTemplate)
+    """What the other fields do not foresee."""
+    selector: Annotated[
+        Selector | None,
+        Field(
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    unchanged("the selector cannot be changed; create another pool").validation()
+                ]
+            }
+        ),
+    ] = None
+    """Adopts pods that others run: the operator then runs none. Cannot be changed."""
+    endpoints: Annotated[
+        Items[Endpoint],
+        Field(
+            max_length=1000,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["address"],
+            },
+        ),
+    ] = ()
+    """Model servers at fixed addresses: the operator then runs none."""
     routing: Routing = Field(default_factory=Routing)
     """How requests are spread over the endpoints."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        self._check_names()
-        self._check_addresses()
-        self._check_endpoint_adapters()
-        return self
-
-    def _check_names(self) -> None:
-        taken = {self.model.name: "model.name"}
-        places = [(name, ("model", "aliases", i)) for i, name in enumerate(self.model.aliases)]
-        named = [
-            (adapter.name, ("engine", "adapters", i, "name"))
-            for i, adapter in enumerate(self.engine.adapters)
-        ]
-        for name, at in [*places, *named]:
-            if name in taken:
-                raise misfit(f'"{name}" is already the name in {taken[name]}', *at)
-            taken[name] = f"{at[0]}.{at[1]}"
-
-    def _check_addresses(self) -> None:
-        addresses: list[Address] = []
-        for index, endpoint in enumerate(self.endpoints):
-            try:
-                addresses.append(parse_address(endpoint.address, self.engine.port))
-            except ValueError as error:
-                raise misfit(str(error), "endpoints", index, "address") from error
-        repeated = first_repeated(addresses)
-        if repeated is not None:
-            raise misfit(f"{addresses[repeated]} is listed twice", "endpoints", repeated, "address")
-
-    def _check_endpoint_adapters(self) -> None:
-        known = {adapter.name for adapter in self.engine.adapters}
-        for index, endpoint in enumerate(self.endpoints):
-            for position, name in enumerate(endpoint.adapters or ()):
-                if name not in known:
-                    raise misfit(
-                        f'"{name}" is not in spec.engine.adapters;'
-                        f" known: {', '.join(sorted(known)) or 'none'}",
-                        *("endpoints", index, "adapters", position),
-                    )
+    rules = (
+        Rule(
+            "give selector or endpoints, not both",
+            cel="!(has(self.selector) && has(self.endpoints) && self.endpoints.size() > 0)",
+            check=lambda it: (
+                Misfit(("endpoints",)) if it.selector is not None and it.endpoints else None
+            ),
+        ),
+        Rule(
+            "replicas is for engines that the operator runs; take it out of a pool with selector"
+            " or endpoints",
+            cel=(
+                "self.replicas == 1 ||"
+                " !(has(self.selector) || (has(self.endpoints) && self.endpoints.size() > 0))"
+            ),
+            check=lambda it: (
+                Misfit(("replicas",))
+                if it.replicas != 1 and (it.selector is not None or it.endpoints)
+                else None
+            ),
+        ),
+        Rule(
+            "selector cannot be added or removed later; create another pool",
+            cel="has(self.selector) == has(oldSelf.selector)",
+        ),
+        Rule(
+            "a pool cannot change between engines that the operator runs and fixed endpoints;"
+            " create another pool",
+            cel=(
+                "(has(self.endpoints) && self.endpoints.size() > 0)"
+                " == (has(oldSelf.endpoints) && oldSelf.endpoints.size() > 0)"
+            ),
+        ),
+        Rule(
+            "the name of an adapter is already the model's name or an alias",
+            cel=(
+                "!has(self.engine.adapters) || !self.engine.adapters.exists(a,"
+                " a.name == self.model.name"
+                " || (has(self.model.aliases) && a.name in self.model.aliases))"
+            ),
+            check=_repeated_name,
+        ),
+        Rule("an endpoint is listed twice", check=_repeated_address),
+        Rule("an endpoint holds an adapter that the pool does not have", check=_unknown_adapter),
+        Rule(
+            "set spec.accelerator.count instead of the accelerator's resource",
+            cel=(
+                "!((has(self.engine.resources.requests)"
+                " && self.accelerator.resource in self.engine.resources.requests)"
+                " || (has(self.engine.resources.limits)"
+                " && self.accelerator.resource in self.engine.resources.limits))"
+            ),
+            check=_misplaced_accelerator,
+        ),
+    )
 
 
 class InferencePool(Strict):
-    """A set of endpoints that serve one model."""
+    """The engines that serve one model, and how requests reach them."""
 
     api_version: Literal["heliostat.dev/v1alpha1"]
     """Version of this format."""
@@ -186,11 +197,36 @@ class InferencePool(Strict):
     spec: Spec
     """What the pool is meant to be."""
 
+    @classmethod
+    def from_object(cls, obj: Mapping[str, Any]) -> Self:
+        """Read an object that an API server gave; under 1 ms.
+
+        What this version does not know is left out, `status` too. PoolError says, in one line,
+        what cannot be carried out.
+        """
+        try:
+            return cls.model_validate(obj, extra="ignore")
+        except ValidationError as error:
+            raise PoolError(first_problem(error, cls)) from error
+
     @property
     def key(self) -> str:
         """The pool's name for the router: `namespace/name`, or `name` where it has none."""
         meta = self.metadata
         return meta.name if meta.namespace is None else f"{meta.namespace}/{meta.name}"
+
+    @property
+    def pool_kind(self) -> PoolKind:
+        """Whose the engines are."""
+        if self.spec.selector is not None:
+            return PoolKind.ADOPTED
+        return PoolKind.FIXED if self.spec.endpoints else PoolKind.MANAGED
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that clients may ask for: the model's, its aliases, the adapters'."""
+        model = self.spec.model
+        return (model.name, *model.aliases, *(it.name for it in self.spec.engine.adapters))
 
     def pool_settings(self) -> PoolSettings:
         """Translate `spec.routing` for the routing core."""

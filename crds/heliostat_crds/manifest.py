@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from heliostat_crds.inference_pool import API_VERSION, KIND, InferencePool
+from heliostat_crds.metadata import without_server_fields
 from heliostat_crds.problem import ManifestProblem
 from heliostat_crds.validation import field_path, problems_of, shown
 from heliostat_crds.yaml_document import YamlDocument, YamlError, read_yaml
@@ -85,7 +86,7 @@ def _parse_resource(
         where = (*path, *at)
         return [ManifestProblem(file, document.line_of(where), field_path(where), message)]
     try:
-        pool = InferencePool.model_validate(data)
+        pool = InferencePool.model_validate(without_server_fields(data))
     except ValidationError as error:
         return problems_of(error, InferencePool, file, document, path)
     return PoolManifest(pool, file, document.line_of(path))

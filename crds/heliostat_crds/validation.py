@@ -36,6 +36,13 @@ def problems_of(
     return sorted(problems, key=lambda problem: (problem.line or 0, problem.field))
 
 
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """Translate the first of pydantic's errors into one line: `field: message`."""
+    details = error.errors(include_url=False)[0]
+    at = (*details["loc"], *details.get("ctx", {}).get(AT, ()))
+    return f"{field_path(at)}: {_message(details, model, at)}"
+
+
 def field_path(path: Sequence[str | int]) -> str:
     """Write a path as `spec.endpoints[1].address`."""
     text = ""

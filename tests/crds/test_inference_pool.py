@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from heliostat_crds.inference_pool import InferencePool, Phase, Policy
+from heliostat_crds.inference_pool import InferencePool
+from heliostat_crds.routing import Phase, Policy
 from heliostat_routing.settings import (
     EndpointPhase,
     EndpointSettings,

@@ -35,8 +35,8 @@ spec:
 """
     assert problems(text) == [
         (
-            'pools.yaml:4: metadata.name: "Chat" is not allowed; expected text: 1 to 63 lower-case '
-            "letters, digits and `-`, a letter or digit at both ends (DNS-1123)"
+            'pools.yaml:4: metadata.name: "Chat" is not allowed; expected text: 1 to 46 lower-case '
+            "letters, digits and `-`, a letter first, no `-` at the end"
         ),
         "pools.yaml:5: metadata.labels.tier: the number 1 is not allowed; expected text",
         "pools.yaml:7: spec.model.name: this field is required",

@@ -1,0 +1,102 @@
+"""What a resource's status may say: condition types and their closed sets of reasons."""
+
+from enum import StrEnum
+
+MAX_MESSAGE_CHARACTERS = 80
+"""Length of a condition's message: `kubectl get` shows it whole."""
+
+
+class ConditionType(StrEnum):
+    """The conditions of an InferencePool."""
+
+    READY = "Ready"
+    """The pool serves what its spec asks for."""
+    PROGRESSING = "Progressing"
+    """The pool is on its way to what its spec asks for."""
+    DEGRADED = "Degraded"
+    """Something is wrong, though the pool may still serve."""
+
+
+class ReadyReason(StrEnum):
+    """Why a pool is ready or not."""
+
+    ALL_READY = "AllReady"
+    """True: every replica serves."""
+    UPDATING = "Updating"
+    """True: as many replicas as asked for serve while a rollout replaces them."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    """True: `replicas` is 0, and nothing runs."""
+    LOADING = "Loading"
+    """False: pods run, and their engines still load the model."""
+    PODS_NOT_READY = "PodsNotReady"
+    """False: fewer pods are ready than asked for, for no more specific reason."""
+    INSUFFICIENT_CAPACITY = "InsufficientCapacity"
+    """False: no machine has room for a pod (accelerators, memory, placement)."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    """False: the engine's image cannot be pulled."""
+    MODEL_LOAD_FAILED = "ModelLoadFailed"
+    """False: the engine exited before it was ever ready."""
+    ENGINE_CRASHED = "EngineCrashed"
+    """False: an engine that was ready exited."""
+    INVALID_SPEC = "InvalidSpec"
+    """False: the spec cannot be carried out; the last good one keeps serving."""
+    NAME_CONFLICT = "NameConflict"
+    """False: the name of the model, an alias or an adapter belongs to an older pool."""
+    NO_PODS = "NoPods"
+    """False: the selector matches no pod."""
+
+
+class ProgressingReason(StrEnum):
+    """Where a pool is on its way."""
+
+    UPDATING = "Updating"
+    """True: a rollout replaces pods."""
+    SCALING = "Scaling"
+    """True: pods are being added."""
+    DRAINING = "Draining"
+    """True: pods that will be removed finish their requests."""
+    LOADING = "Loading"
+    """True: engines load the model."""
+    COMPLETE = "Complete"
+    """False: nothing is left to do."""
+    STALLED = "Stalled"
+    """False: nothing moves until its cause, named in Degraded, is gone."""
+
+
+class DegradedReason(StrEnum):
+    """What is wrong with a pool, also where it still serves."""
+
+    AS_EXPECTED = "AsExpected"
+    """False: nothing is wrong."""
+    PODS_NOT_READY = "PodsNotReady"
+    """True: pods that have run for long are not ready."""
+    INSUFFICIENT_CAPACITY = "InsufficientCapacity"
+    """True: no machine has room for a pod."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    """True: the engine's image cannot be pulled."""
+    MODEL_LOAD_FAILED = "ModelLoadFailed"
+    """True: an engine exited before it was ever ready."""
+    ENGINE_CRASHED = "EngineCrashed"
+    """True: an engine that was ready exited."""
+    INVALID_SPEC = "InvalidSpec"
+    """True: the spec cannot be carried out; the last good one keeps serving."""
+    NAME_CONFLICT = "NameConflict"
+    """True: a name that the pool claims belongs to an older pool."""
+    NO_PODS = "NoPods"
+    """True: the selector matches no pod."""
+
+
+class PeerConditionType(StrEnum):
+    """The conditions of a RegionPeer."""
+
+    CONNECTED = "Connected"
+    """The peer's gateway answers, and what it says is fresh."""
+
+
+class ConnectedReason(StrEnum):
+    """Why a peer counts as connected or not."""
+
+    CONNECTED = "Connected"
+    """True: the peer's state is fresh."""
+    UNREACHABLE = "Unreachable"
+    """False: the peer's gateway does not answer."""
