@@ -1,0 +1,1 @@
+"""What should run for a pool, as Kubernetes objects: pure translation, held by golden files."""
