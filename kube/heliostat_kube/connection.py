@@ -69,7 +69,7 @@ def connection_of_service_account(folder: Path = SERVICE_ACCOUNT_FOLDER) -> Conn
     """Use what the kubelet gave to this pod."""
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
     port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    token_file = _ServiceAccountToken(folder / "token")
+    token_file = ServiceAccountToken(folder / "token")
     try:
         token_file.read()
         tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
@@ -87,7 +87,7 @@ def connection_of_service_account(folder: Path = SERVICE_ACCOUNT_FOLDER) -> Conn
     )
 
 
-class _ServiceAccountToken:
+class ServiceAccountToken:
     """The token file, read again once a minute."""
 
     def __init__(self, path: Path) -> None:
@@ -96,10 +96,12 @@ class _ServiceAccountToken:
         self._read_at = -TOKEN_REFRESH_SECONDS
 
     def read(self) -> None:
+        """Read the file; OSError where it cannot be."""
         self._header = f"Bearer {self._path.read_text().strip()}"
         self._read_at = time.monotonic()
 
     async def authorize(self) -> str | None:
+        """Give the header, of a token read within the last minute where the file is there."""
         if time.monotonic() - self._read_at >= TOKEN_REFRESH_SECONDS:
             try:
                 self.read()
