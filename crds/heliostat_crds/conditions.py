@@ -78,6 +78,8 @@ class DegradedReason(StrEnum):
     """True: an engine exited before it was ever ready."""
     ENGINE_CRASHED = "EngineCrashed"
     """True: an engine that was ready exited."""
+    ADAPTER_LOAD_FAILED = "AdapterLoadFailed"
+    """True: an engine refuses a LoRA adapter; the model itself is served."""
     INVALID_SPEC = "InvalidSpec"
     """True: the spec cannot be carried out; the last good one keeps serving."""
     NAME_CONFLICT = "NameConflict"

@@ -4,18 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from heliostat_crds.claims import Conflict
 from heliostat_crds.inference_pool import InferencePool
 from heliostat_crds.status import Condition
 from heliostat_operator.observed.deployment import DeploymentView
 from heliostat_operator.observed.pod import PodView
-
-
-@dataclass(frozen=True, slots=True)
-class LostName:
-    """A name that the pool claims and an older pool (`namespace/name`) keeps."""
-
-    name: str
-    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +26,9 @@ class Observation:
 
     `pool` is None where the object cannot be read as a pool; `spec_problem` then says why. It also
     holds why objects could not be made or applied (`spec.podTemplate`, or the API server refuses
-    them). `pods` are all that the pool's selector matches. `previous` are the conditions in the
-    object's present status.
+    them). `pods` are all that the pool's selector matches. `deployment` is the newest known: what
+    the last apply gave, or what was watched since. `conflicts` are those that this pool lost.
+    `previous` are the conditions in the object's present status.
     """
 
     name: str
@@ -46,5 +40,5 @@ class Observation:
     now: datetime
     url: str = ""
     spec_problem: str = ""
-    lost_names: Sequence[LostName] = ()
+    conflicts: Sequence[Conflict] = ()
     adapter_failures: Sequence[AdapterFailure] = ()

@@ -15,6 +15,7 @@ from heliostat_crds.wire_names import (
 )
 from heliostat_kube.resource import Json
 from heliostat_operator.observed.instant import parse_instant
+from heliostat_operator.observed.last_words import last_words
 
 REVISION_LABEL = "pod-template-hash"
 """Label that the Deployment controller gives pods: which version of the template made them."""
@@ -46,6 +47,7 @@ class ContainerView:
     init: bool
     container_id: str | None
     running: bool
+    running_since: datetime | None
     started: bool
     restarts: int
     waiting_reason: str
@@ -181,6 +183,7 @@ def _container(found: Mapping[str, Any], *, init: bool) -> ContainerView:
         init=init,
         container_id=found.get("containerID") or None,
         running="running" in state,
+        running_since=parse_instant(_mapping(state.get("running")).get("startedAt")),
         started=bool(found.get("started")),
         restarts=_whole(found.get("restartCount")) or 0,
         waiting_reason=_text(waiting.get("reason")),
@@ -195,7 +198,7 @@ def _exit(terminated: Any) -> Exit | None:
     return Exit(
         code=_whole(terminated.get("exitCode")) or 0,
         reason=_text(terminated.get("reason")),
-        message=_text(terminated.get("message")),
+        message=last_words(terminated.get("message")),
         started_at=parse_instant(terminated.get("startedAt")),
         finished_at=parse_instant(terminated.get("finishedAt")),
     )

@@ -1,0 +1,190 @@
+"""The status of a pool: what is seen of it, in three conditions that answer "is it up?"."""
+
+from typing import NamedTuple
+
+from heliostat_crds.conditions import (
+    ConditionType,
+    DegradedReason,
+    ProgressingReason,
+    ReadyReason,
+)
+from heliostat_crds.inference_pool import PoolKind
+from heliostat_crds.status import Condition, ConditionStatus, PoolStatus
+from heliostat_crds.wire_names import POOL_LABEL
+from heliostat_operator.observed.instant import format_instant
+from heliostat_operator.observed.message import fitted
+from heliostat_operator.observed.observation import Observation
+from heliostat_operator.observed.tally import Tally, tally
+
+
+class _Verdict(NamedTuple):
+    holds: bool
+    reason: ReadyReason | ProgressingReason | DegradedReason
+    message: str
+
+
+def observe(observation: Observation) -> PoolStatus:
+    """Give the pool's status, the whole of it."""
+    counts = tally(observation)
+    trouble = _trouble(observation, counts)
+    verdicts = {
+        ConditionType.READY: _ready(observation, counts, trouble),
+        ConditionType.PROGRESSING: _progressing(observation, counts, trouble),
+        ConditionType.DEGRADED: trouble,
+    }
+    return PoolStatus.model_validate(
+        {
+            "observedGeneration": observation.generation,
+            "replicas": counts.staying,
+            "readyReplicas": counts.ready,
+            "updatedReplicas": counts.updated,
+            "selector": _selector(observation),
+            "url": observation.url,
+            "conditions": [_condition(observation, *item) for item in verdicts.items()],
+        }
+    )
+
+
+def _trouble(observation: Observation, counts: Tally) -> _Verdict:
+    """Find what is wrong, the most urgent first; it becomes the Degraded condition."""
+    if observation.spec_problem:
+        return _degraded(counts, DegradedReason.INVALID_SPEC, observation.spec_problem)
+    own_name = _lost_model_name(observation)
+    if own_name:
+        return _degraded(counts, DegradedReason.NAME_CONFLICT, own_name)
+    if counts.failures:
+        first = counts.failures[0]
+        return _degraded(counts, first.reason or DegradedReason.PODS_NOT_READY, first.detail)
+    if _adopts(observation) and not counts.staying:
+        return _degraded(counts, DegradedReason.NO_PODS, "spec.selector matches no pod")
+    if counts.stalled:
+        detail = "pods take longer than startupTimeout to become ready"
+        return _degraded(counts, DegradedReason.PODS_NOT_READY, detail)
+    if observation.adapter_failures:
+        failure = observation.adapter_failures[0]
+        detail = f'adapter "{failure.adapter}" does not load: {failure.message}'
+        return _degraded(counts, DegradedReason.ADAPTER_LOAD_FAILED, detail)
+    if observation.conflicts:
+        return _degraded(counts, DegradedReason.NAME_CONFLICT, str(observation.conflicts[0]))
+    return _Verdict(False, DegradedReason.AS_EXPECTED, "nothing is wrong")
+
+
+def _ready(observation: Observation, counts: Tally, trouble: _Verdict) -> _Verdict:
+    own_name = _lost_model_name(observation)
+    if own_name:
+        return _Verdict(False, ReadyReason.NAME_CONFLICT, _counted(counts, own_name))
+    if _adopts(observation) and not counts.staying:
+        return _Verdict(False, ReadyReason.NO_PODS, trouble.message)
+    if counts.desired == 0:
+        return _Verdict(True, ReadyReason.SCALED_TO_ZERO, _scaled_to_zero(counts, trouble))
+    if counts.ready >= counts.desired:
+        return _serving(observation, counts, trouble)
+    if trouble.holds and trouble.reason.name in ReadyReason.__members__:
+        return _Verdict(False, ReadyReason[trouble.reason.name], trouble.message)
+    if counts.loading or counts.starting:
+        return _Verdict(False, ReadyReason.LOADING, _counted(counts, _coming(counts)))
+    return _Verdict(False, ReadyReason.PODS_NOT_READY, _counted(counts, _coming(counts)))
+
+
+def _serving(observation: Observation, counts: Tally, trouble: _Verdict) -> _Verdict:
+    """Word a pool that serves as asked for: what is wrong beside that comes with it."""
+    reason = ReadyReason.UPDATING if counts.rolling else ReadyReason.ALL_READY
+    if trouble.holds:
+        return _Verdict(True, reason, trouble.message)
+    if counts.rolling:
+        done = f"{counts.updated} of {counts.desired} updated"
+        return _Verdict(True, reason, _counted(counts, done))
+    if observation.pool is not None and observation.pool.pool_kind is PoolKind.FIXED:
+        text = f"{counts.ready} fixed endpoints; routers check their health"
+        return _Verdict(True, reason, text)
+    return _Verdict(True, reason, _counted(counts, ""))
+
+
+def _scaled_to_zero(counts: Tally, trouble: _Verdict) -> str:
+    if trouble.holds:
+        return trouble.message
+    left = counts.leaving + counts.staying
+    return f"replicas is 0; {left} pods drain" if left else "replicas is 0; nothing runs"
+
+
+def _progressing(observation: Observation, counts: Tally, trouble: _Verdict) -> _Verdict:
+    short = counts.ready < counts.desired
+    unfinished = short or counts.rolling or counts.staying > counts.desired
+    blocked = trouble.holds and (unfinished or bool(observation.spec_problem))
+    if counts.stalled or (blocked and not counts.moving):
+        return _Verdict(False, ProgressingReason.STALLED, trouble.message)
+    if counts.rolling:
+        done = f"{counts.updated} of {counts.desired} updated"
+        return _Verdict(True, ProgressingReason.UPDATING, _counted(counts, done))
+    if short and counts.staying < counts.desired:
+        missing = f"{counts.desired - counts.staying} pods to create"
+        return _Verdict(True, ProgressingReason.SCALING, _counted(counts, missing))
+    if short:
+        return _Verdict(True, ProgressingReason.LOADING, _counted(counts, _coming(counts)))
+    if counts.leaving or unfinished:
+        left = counts.leaving + max(0, counts.staying - counts.desired)
+        draining = f"{left} more finish their requests"
+        return _Verdict(True, ProgressingReason.DRAINING, _counted(counts, draining))
+    return _Verdict(False, ProgressingReason.COMPLETE, _counted(counts, ""))
+
+
+def _coming(counts: Tally) -> str:
+    """Word what the pods that do not serve yet are at."""
+    failing = len(counts.failures)
+    parts = (
+        (counts.loading, "loading the model"),
+        (counts.starting, "starting"),
+        (counts.unplaced, "waiting for a node"),
+        (failing, "failing"),
+        (max(0, counts.desired - counts.staying), "to be created"),
+    )
+    return ", ".join(f"{number} {what}" for number, what in parts if number)
+
+
+def _degraded(counts: Tally, reason: DegradedReason, detail: str) -> _Verdict:
+    return _Verdict(True, reason, _counted(counts, detail))
+
+
+def _counted(counts: Tally, detail: str) -> str:
+    head = f"{counts.ready} of {counts.desired} ready"
+    return f"{head}: {detail}" if detail else head
+
+
+def _adopts(observation: Observation) -> bool:
+    pool = observation.pool
+    return pool is not None and pool.pool_kind is PoolKind.ADOPTED
+
+
+def _lost_model_name(observation: Observation) -> str:
+    """Say who has the model's own name, without which the pool serves nobody."""
+    if observation.pool is None:
+        return ""
+    own = observation.pool.spec.model.name
+    return next((str(lost) for lost in observation.conflicts if lost.name == own), "")
+
+
+def _selector(observation: Observation) -> str:
+    pool = observation.pool
+    if pool is None or pool.pool_kind is PoolKind.MANAGED:
+        return f"{POOL_LABEL}={observation.name}"
+    if pool.spec.selector is None:
+        return ""
+    labels = sorted(pool.spec.selector.match_labels.items())
+    return ",".join(f"{key}={value}" for key, value in labels)
+
+
+def _condition(observation: Observation, kind: ConditionType, verdict: _Verdict) -> Condition:
+    """Write the condition; its time stays what it was while its status does."""
+    status = ConditionStatus.TRUE if verdict.holds else ConditionStatus.FALSE
+    before = next((it for it in observation.previous if it.type == kind.value), None)
+    since = before.last_transition_time if before is not None and before.status is status else None
+    return Condition.model_validate(
+        {
+            "type": kind.value,
+            "status": status,
+            "reason": verdict.reason.value,
+            "message": fitted(verdict.message),
+            "lastTransitionTime": since or format_instant(observation.now),
+            "observedGeneration": observation.generation,
+        }
+    )
