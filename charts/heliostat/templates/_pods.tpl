@@ -1,0 +1,85 @@
+{{/* Parts that the pods of operator and gateway share. */}}
+
+{{/* An image's reference. Takes (values of the image, tag where they name none). */}}
+{{- define "heliostat.image" -}}
+{{- $image := index . 0 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default (index . 1) }}
+{{- end -}}
+{{- end -}}
+
+{{/* Pod annotations and labels. Takes (root, component). */}}
+{{- define "heliostat.podMetadata" -}}
+{{- $root := index . 0 -}}
+{{- $values := index $root.Values (index . 1) -}}
+{{- with $values.podAnnotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+labels:
+  {{- with $values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- include "heliostat.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* Where a pod runs and as whom. Takes (root, component, affinity where the values name none). */}}
+{{- define "heliostat.podPlacement" -}}
+{{- $root := index . 0 -}}
+{{- $values := index $root.Values (index . 1) -}}
+serviceAccountName: {{ include "heliostat.serviceAccount" (list $root (index . 1)) }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  {{- if not (kindIs "invalid" $root.Values.runAsUser) }}
+  runAsUser: {{ int64 $root.Values.runAsUser }}
+  runAsGroup: {{ int64 $root.Values.runAsUser }}
+  fsGroup: {{ int64 $root.Values.runAsUser }}
+  {{- end }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with ($values.affinity | default (index . 2)) }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What a container may do: nothing but run. */}}
+{{- define "heliostat.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  capabilities:
+    drop: [ALL]
+  readOnlyRootFilesystem: true
+{{- end -}}
+
+{{/* Arguments that operator and router take alike. */}}
+{{- define "heliostat.commonArguments" -}}
+{{- range .Values.watchNamespaces }}
+- --namespace={{ . }}
+{{- end }}
+- --log-level={{ .Values.logging.level }}
+- --log-format={{ .Values.logging.format }}
+{{- end -}}
