@@ -1,7 +1,6 @@
 """Names, labels and owner of what is made for a pool."""
 
 from heliostat_crds.inference_pool import KIND, InferencePool
-from heliostat_crds.metadata import ServerMetadata
 from heliostat_crds.wire_names import API_VERSION, MANAGED_BY, MANAGED_BY_LABEL, POOL_LABEL
 from heliostat_kube.resource import Json
 
@@ -24,7 +23,6 @@ def object_metadata(pool: InferencePool, name: str) -> Json:
     `blockOwnerDeletion` is false: nothing that we make may hold up the deletion of a pool.
     """
     meta = pool.metadata
-    uid = meta.uid if isinstance(meta, ServerMetadata) else ""
     return {
         "name": name,
         "namespace": meta.namespace or "default",
@@ -34,7 +32,7 @@ def object_metadata(pool: InferencePool, name: str) -> Json:
                 "apiVersion": API_VERSION,
                 "kind": KIND,
                 "name": meta.name,
-                "uid": uid,
+                "uid": meta.uid,
                 "controller": True,
                 "blockOwnerDeletion": False,
             }
