@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test demo e2e-vllm lock clean
+.PHONY: help install check format test demo e2e-vllm crds lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ demo: $(INSTALLED) ## a real Envoy, the router and four engine stand-ins (ARGS="
 
 e2e-vllm: $(INSTALLED) $(TINY_MODEL) ## two real vLLM on the CPU behind the gateway (6 GB on disk)
 	$(BIN)/pytest e2e/vllm $(ARGS)
+
+crds: $(INSTALLED) ## write the CRDs and the pages that list their fields from the models
+	$(BIN)/python -m heliostat_crds.generate
 
 lock: $(INSTALLED) ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(COMPILE) --universal --python-version 3.11 pyproject.toml --group dev -o requirements.lock

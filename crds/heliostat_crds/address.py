@@ -7,7 +7,12 @@ from typing import NamedTuple
 _ADDRESS = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<ipv4>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII
 )
-_MAX_PORT = 65535
+MAX_PORT = 65535
+NOT_AN_ADDRESS = (
+    'is not an address; write "10.0.0.7:8000" or "[fd00::7]:8000"'
+    " (IP addresses only, host names are not resolved)"
+)
+"""What is said of other text, after the text."""
 
 
 class AddressError(ValueError):
@@ -29,13 +34,10 @@ def parse_address(text: str, default_port: int) -> Address:
     """Read `ip` or `ip:port`, IPv6 in brackets; AddressError says what is wrong."""
     match = _ADDRESS.fullmatch(text)
     if match is None:
-        raise AddressError(
-            f'"{text}" is not an address; write "10.0.0.7:8000" or "[fd00::7]:8000"'
-            " (IP addresses only, host names are not resolved)"
-        )
+        raise AddressError(f'"{text}" {NOT_AN_ADDRESS}')
     port = int(match["port"]) if match["port"] is not None else default_port
-    if not 1 <= port <= _MAX_PORT:
-        raise AddressError(f'port {port} in "{text}" is out of range; allowed: 1 to {_MAX_PORT}')
+    if not 1 <= port <= MAX_PORT:
+        raise AddressError(f'"{text}" has a port out of range; allowed: 1 to {MAX_PORT}')
     return Address(_parse_ip(match, text), port)
 
 

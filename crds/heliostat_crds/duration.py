@@ -8,6 +8,9 @@ DURATION_PATTERN = r"^[0-9]{1,8}(\.[0-9]{1,6})?(ms|s|m|h)$"
 MAX_DURATION_CHARACTERS = 17
 """The longest text that DURATION_PATTERN allows."""
 
+NOT_A_DURATION = 'is not a duration; write a number and a unit (ms, s, m, h), such as "500ms"'
+"""What is said of other text, after the text."""
+
 _SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)(ms|s|m|h)", re.ASCII)
 
@@ -20,9 +23,7 @@ def parse_duration(text: str) -> float:
     """Give the duration in seconds; DurationError says what is allowed."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise DurationError(
-            f'"{text}" is not a duration; write a number and a unit (ms, s, m, h), such as "500ms"'
-        )
+        raise DurationError(f'"{text}" {NOT_A_DURATION}')
     number, unit = match.groups()
     if unit == "ms":
         return float(number) / 1000

@@ -4,30 +4,34 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from heliostat_crds.address import parse_address
+from heliostat_crds import cel
+from heliostat_crds.address import MAX_PORT, NOT_AN_ADDRESS, parse_address
 from heliostat_crds.fields import VALIDATIONS
 
-_MESSAGE = (
-    'not an address; write "10.0.0.7:8000" or "[fd00::7]:8000"'
-    " (IP addresses only, host names are not resolved)"
-)
-_IP_CEL = (
-    "self.startsWith('[')"
-    " ? isIP(self.substring(1, self.indexOf(']'))) && ip(self.substring(1, self.indexOf(']')))"
-    ".family() == 6"
-    " : isIP(self.split(':')[0]) && ip(self.split(':')[0]).family() == 4"
-)
+_IP = "(self.startsWith('[') ? self.substring(1, self.indexOf(']')) : self.split(':')[0])"
+_FAMILY = "(self.startsWith('[') ? 6 : 4)"
 _PATTERN = r"^(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15})(:[0-9]{1,5})?$"
+_PORT_CEL = "int(self.substring(self.lastIndexOf(':') + 1))"
+_MATCHES = f"self.matches({cel.text(_PATTERN)})"
 _SCHEMA: dict[str, Any] = {
     "type": "string",
     "maxLength": 53,
     "allowed": "`10.0.0.7:8000`, `[fd00::7]:8000`; port optional",
     VALIDATIONS: [
-        {
-            "rule": f"self.matches('{_PATTERN.replace(chr(92), chr(92) * 2)}') && ({_IP_CEL})",
-            "message": _MESSAGE,
-            "messageExpression": f"'\"' + self + '\" is {_MESSAGE}'",
-        }
+        cel.told_rule(_MATCHES, NOT_AN_ADDRESS),
+        cel.told_rule(
+            f"!{_MATCHES} || (isIP({_IP}) && ip({_IP}).family() == {_FAMILY})",
+            "holds no valid IP address",
+        ),
+        cel.told_rule(
+            f"!{_MATCHES} || !isIP({_IP}) || !ip({_IP}).isUnspecified()",
+            "is not the address of one server",
+        ),
+        cel.told_rule(
+            f"!{_MATCHES} || !self.matches(':[0-9]+$')"
+            f" || ({_PORT_CEL} >= 1 && {_PORT_CEL} <= {MAX_PORT})",
+            f"has a port out of range; allowed: 1 to {MAX_PORT}",
+        ),
     ],
 }
 

@@ -256,7 +256,7 @@ class Engine(Strict):
     port: _Port = DEFAULT_PORT
     """Port that the engines listen on; of endpoints, where their address names none."""
     args: Annotated[
-        Items[Annotated[str, Field(max_length=8192)]],
+        Items[Annotated[str, Field(max_length=4096)]],
         Field(max_length=128, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = ()
     """Further arguments of vLLM, such as `--max-model-len=32768`."""

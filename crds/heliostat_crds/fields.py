@@ -15,7 +15,13 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from heliostat_crds.duration import DURATION_PATTERN, parse_duration
+from heliostat_crds import cel
+from heliostat_crds.duration import (
+    DURATION_PATTERN,
+    MAX_DURATION_CHARACTERS,
+    NOT_A_DURATION,
+    parse_duration,
+)
 from heliostat_crds.rules import Rule
 
 AT = "at"
@@ -131,10 +137,22 @@ class DurationBetween:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Describe the text."""
+        is_duration = f"self.matches({cel.text(DURATION_PATTERN)})"
+        in_range = (
+            f"duration(self) >= duration('{self.minimum}')"
+            f" && duration(self) <= duration('{self.maximum}')"
+        )
         return {
             **handler(schema),
-            "pattern": DURATION_PATTERN,
+            "maxLength": MAX_DURATION_CHARACTERS,
             "allowed": f"a duration from {self.minimum} to {self.maximum}",
+            VALIDATIONS: [
+                cel.told_rule(is_duration, NOT_A_DURATION),
+                cel.told_rule(
+                    f"!{is_duration} || ({in_range})",
+                    f"is out of range; allowed: {self.minimum} to {self.maximum}",
+                ),
+            ],
         }
 
     def _check(self, text: str) -> str:

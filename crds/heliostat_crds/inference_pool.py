@@ -1,6 +1,6 @@
 """The InferencePool: the engines that serve one model, and how requests reach them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -46,12 +46,10 @@ class PoolKind(StrEnum):
     """The addresses in `spec.endpoints`."""
 
 
-def _repeated_name(spec: "Spec") -> Misfit | None:
-    taken = {spec.model.name: "model.name"}
-    taken.update(dict.fromkeys(spec.model.aliases, "model.aliases"))
+def _adapter_named(spec: "Spec", names: Collection[str], place: str) -> Misfit | None:
     for index, adapter in enumerate(spec.engine.adapters):
-        if adapter.name in taken:
-            message = f'"{adapter.name}" is already the name in {taken[adapter.name]}'
+        if adapter.name in names:
+            message = f'"{adapter.name}" is already the name in {place}'
             return Misfit(("engine", "adapters", index, "name"), message)
     return None
 
@@ -162,20 +160,34 @@ class Spec(Strict):
             ),
         ),
         Rule(
-            "the name of an adapter is already the model's name or an alias",
+            "the name of an adapter is already the name in model.name",
             cel=(
-                "!has(self.engine.adapters) || !self.engine.adapters.exists(a,"
-                " a.name == self.model.name"
-                " || (has(self.model.aliases) && a.name in self.model.aliases))"
+                "!has(self.engine.adapters)"
+                " || !self.engine.adapters.exists(a, a.name == self.model.name)"
             ),
-            check=_repeated_name,
+            message_cel="'\"' + self.model.name + '\" is already the name in model.name'",
+            check=lambda it: _adapter_named(it, (it.model.name,), "model.name"),
+        ),
+        Rule(
+            "the name of an adapter is already the name in model.aliases",
+            cel=(
+                "!has(self.engine.adapters) || !has(self.model.aliases)"
+                " || !self.engine.adapters.exists(a, a.name in self.model.aliases)"
+            ),
+            message_cel=(
+                "'\"' +"
+                " self.model.aliases.filter(n, self.engine.adapters.exists(a, a.name == n))[0] +"
+                " '\" is already the name in model.aliases'"
+            ),
+            check=lambda it: _adapter_named(it, it.model.aliases, "model.aliases"),
         ),
         Rule("an endpoint is listed twice", check=_repeated_address),
         Rule("an endpoint holds an adapter that the pool does not have", check=_unknown_adapter),
         Rule(
             "set spec.accelerator.count instead of the accelerator's resource",
             cel=(
-                "!((has(self.engine.resources.requests)"
+                "!has(self.engine.resources) ||"
+                " !((has(self.engine.resources.requests)"
                 " && self.accelerator.resource in self.engine.resources.requests)"
                 " || (has(self.engine.resources.limits)"
                 " && self.accelerator.resource in self.engine.resources.limits))"

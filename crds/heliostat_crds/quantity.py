@@ -8,9 +8,13 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from heliostat_crds import cel
+from heliostat_crds.fields import VALIDATIONS
+
 QUANTITY_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]{1,2})?$"
 """What a quantity that is not negative looks like, as JSON schema takes it."""
 
+_NOT_A_QUANTITY = 'is not a quantity; write a number and a unit, such as "8Gi" or "500m"'
 _QUANTITY = re.compile(
     r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?)"
     r"(?:(?P<unit>[KMGTPE]i|[numkMGTPE])|[eE](?P<exponent>[-+]?[0-9]{1,2}))?",
@@ -31,9 +35,7 @@ def parse_quantity(value: str | int) -> Decimal:
     """Give the quantity as a number; QuantityError says what is allowed."""
     match = _QUANTITY.fullmatch(str(value))
     if match is None:
-        raise QuantityError(
-            f'"{value}" is not a quantity; write a number and a unit, such as "8Gi"'
-        )
+        raise QuantityError(f'"{value}" {_NOT_A_QUANTITY}')
     if match["unit"] is not None:
         return Decimal(match["number"]) * _FACTORS[match["unit"]]
     return Decimal(match["number"]).scaleb(int(match["exponent"] or 0))
@@ -53,9 +55,15 @@ class _IsQuantity:
             "type": "string",
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
-            "pattern": QUANTITY_PATTERN,
             "maxLength": 32,
             "allowed": "a Kubernetes quantity, such as `8Gi`, `500m` or `4`",
+            VALIDATIONS: [
+                cel.told_rule(
+                    f"string(self).matches({cel.text(QUANTITY_PATTERN)})",
+                    _NOT_A_QUANTITY,
+                    "string(self)",
+                )
+            ],
         }
 
     def _check(self, value: str | int) -> str | int:

@@ -4,19 +4,45 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from heliostat_crds.inference_pool import InferencePool
+from pydantic import BaseModel
+
+from heliostat_crds.fields import VALIDATIONS
 from heliostat_crds.schema import Schema, allowed_values, resolve, schema_of, type_name
+from heliostat_crds.structural_schema import structural_schema
 
 
-def markdown() -> str:
-    """Give the fields of an InferencePool as a Markdown table."""
-    root = schema_of(InferencePool)
+def field_table(model: type[BaseModel]) -> str:
+    """Give the fields of a resource as a Markdown table."""
+    root = schema_of(model)
     rows = [
         "| field | type | default | allowed | meaning |",
         "|---|---|---|---|---|",
         *_rows(root, root, ""),
     ]
     return "\n".join(rows) + "\n"
+
+
+def server_rules(model: type[BaseModel]) -> str:
+    """List what only the API server holds, as it alone knows what was there before."""
+    return "".join(f"- {message}\n" for message in _transition_messages(structural_schema(model)))
+
+
+def filled_page(page: str, model: type[BaseModel]) -> str:
+    """Give a page with the marked parts written anew; the rest is for people to write."""
+    for part, text in (("fields", field_table(model)), ("server-rules", server_rules(model))):
+        begin, end = f"<!-- {part}: begin -->\n", f"<!-- {part}: end -->"
+        before, found, rest = page.partition(begin)
+        if found:
+            page = before + begin + text + end + rest.partition(end)[2]
+    return page
+
+
+def _transition_messages(schema: Schema) -> Iterator[str]:
+    for rule in schema.get(VALIDATIONS, ()):
+        if "oldSelf" in rule["rule"]:
+            yield rule["message"]
+    for field in schema.get("properties", {}).values():
+        yield from _transition_messages(field)
 
 
 def _rows(root: Schema, schema: Schema, prefix: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from heliostat_crds.duration import format_duration
 from heliostat_crds.endpoint_address import EndpointAddress
-from heliostat_crds.fields import DurationBetween, Items, ModelName, Strict
+from heliostat_crds.fields import DurationBetween, Items, Strict
 from heliostat_routing.settings import PoolSettings
 
 _DEFAULTS = PoolSettings()
@@ -39,7 +39,7 @@ class Endpoint(Strict):
     """IP address and port; without a port, `spec.engine.port`."""
     adapters: (
         Annotated[
-            Items[ModelName],
+            Items[Annotated[str, Field(min_length=1, max_length=256)]],
             Field(max_length=128, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
         ]
         | None
