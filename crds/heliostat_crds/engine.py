@@ -16,7 +16,7 @@ from heliostat_crds.fields import (
     Text,
     first_repeated,
 )
-from heliostat_crds.quantity import Quantity
+from heliostat_crds.quantity import Quantity, Size
 from heliostat_crds.rules import Misfit, Rule
 
 DEFAULT_IMAGE = "vllm/vllm-openai:v0.32.0"
@@ -172,7 +172,7 @@ class ModelCache(Strict):
         | None
     ) = None
     """The folder on the machine; it is made where it is not there."""
-    size_limit: Quantity | None = None
+    size_limit: Size | None = None
     """Size at which a pod's EmptyDir is full and the pod is evicted; no limit if unset."""
 
     rules = (
@@ -292,7 +292,7 @@ class Engine(Strict):
     """The token for gated models."""
     model_cache: ModelCache = Field(default_factory=ModelCache)
     """The volume for downloaded models."""
-    shared_memory: Quantity = "8Gi"
+    shared_memory: Size = "8Gi"
     """Size of /dev/shm; it counts as memory of the pod."""
     startup_timeout: _StartupTimeout = "30m"
     """How long an engine may load its model before it is restarted."""

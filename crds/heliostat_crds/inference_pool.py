@@ -100,7 +100,7 @@ class Spec(Strict):
     disruption: Disruption = Field(default_factory=Disruption)
     """What evictions may take."""
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
-    """What the other fields do not foresee."""
+    """Merged over the pods that the operator makes, for what the other fields do not foresee."""
     selector: Annotated[
         Selector | None,
         Field(

@@ -1,11 +1,10 @@
 """Kubernetes quantities: `8Gi`, `500m`, `4`."""
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from heliostat_crds import cel
@@ -41,35 +40,42 @@ def parse_quantity(value: str | int) -> Decimal:
     return Decimal(match["number"]).scaleb(int(match["exponent"] or 0))
 
 
-@dataclass(frozen=True, slots=True)
-class _IsQuantity:
+def _rule(value: str) -> dict[str, Any]:
+    rule = f"{value}.matches({cel.text(QUANTITY_PATTERN)})"
+    return cel.told_rule(rule, _NOT_A_QUANTITY, value)
+
+
+class _Quantity:
+    """Annotates what is a quantity; as an integer too where the field takes one."""
+
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+        return core_schema.no_info_after_validator_function(_checked, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {
+        described = {
             "type": "string",
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "x-kubernetes-int-or-string": True,
             "maxLength": 32,
             "allowed": "a Kubernetes quantity, such as `8Gi`, `500m` or `4`",
-            VALIDATIONS: [
-                cel.told_rule(
-                    f"string(self).matches({cel.text(QUANTITY_PATTERN)})",
-                    _NOT_A_QUANTITY,
-                    "string(self)",
-                )
-            ],
+        }
+        if "anyOf" not in handler(schema):
+            return {**described, VALIDATIONS: [_rule("self")]}
+        return {
+            **described,
+            "x-kubernetes-int-or-string": True,
+            VALIDATIONS: [_rule("string(self)")],
         }
 
-    def _check(self, value: str | int) -> str | int:
-        parse_quantity(value)
-        return value
+
+def _checked(value: str | int) -> str | int:
+    parse_quantity(value)
+    return value
 
 
-Quantity: TypeAlias = Annotated[str | Annotated[int, Field(ge=0)], _IsQuantity()]
-"""An amount of a resource."""
+Quantity: TypeAlias = Annotated[str | int, _Quantity()]
+"""An amount of a resource, as text or as an integer."""
+Size: TypeAlias = Annotated[str, _Quantity()]
+"""A number of bytes, as text."""

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from heliostat_crds.cel import pattern_rule
 from heliostat_crds.fields import VALIDATIONS
-from heliostat_crds.schema import Schema, resolve, schema_of
+from heliostat_crds.schema import Schema, allowed_values, resolve, schema_of
 
 _KEPT = (
     "description",
@@ -68,12 +68,16 @@ def _add_fields(root: Schema, schema: Schema, written: Schema, defaults: bool) -
 
 
 def _field(root: Schema, declared: Schema, defaults: bool) -> Schema:
-    written = _structural(root, resolve(root, declared), defaults)
+    schema = resolve(root, declared)
+    written = _structural(root, schema, defaults)
     if not defaults:
         return written
     default = declared.get("default")
+    bounds = "" if "enum" in schema else allowed_values(schema)
+    written["description"] += f" Allowed: {bounds}." if bounds else ""
     if default is not None and default != []:
         written["default"] = default
+        written["description"] += f" Default: {default}."
     elif "anyOf" not in declared and "required" not in written:
         whole = {
             name: field["default"]
