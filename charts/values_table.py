@@ -28,7 +28,8 @@ def leaf_values(values: str) -> Iterator[tuple[str, Any, str]]:
     Raises UndocumentedError.
     """
     root = yaml.compose(values, Loader=yaml.SafeLoader)
-    assert isinstance(root, yaml.MappingNode)
+    if not isinstance(root, yaml.MappingNode):
+        raise UndocumentedError("values.yaml holds no values")
     yield from _leaves(root, (), values.splitlines())
 
 
