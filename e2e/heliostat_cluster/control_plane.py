@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import json
-import ssl
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -88,6 +88,7 @@ class ControlPlane:
     """A running control plane."""
 
     access: Access
+    authority: Authority
     api_server: ApiServer
 
 
@@ -120,7 +121,7 @@ async def open_control_plane(
             *_controller_manager_options(authority, state, manager_port, settings),
         ).start()
         prepare("kube-scheduler", *_scheduler_options(state, scheduler_port)).start()
-        yield ControlPlane(access, api_server)
+        yield ControlPlane(access, authority, api_server)
 
 
 def _give_access(authority: Authority, state: Path, address: str) -> Access:

@@ -1,0 +1,25 @@
+"""The cluster that all scenarios share: our own, or kind's (E2E_CLUSTER=kind)."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from heliostat_cluster.cluster import Cluster
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster() -> AsyncIterator[Cluster]:
+    """A running cluster of two nodes with eight GPUs each."""
+    if os.environ.get("E2E_CLUSTER") == "kind":
+        pytest.skip("this scenario needs our own cluster, not kind")
+    kept = os.environ.get("E2E_STATE")
+    state = Path(kept or tempfile.mkdtemp(prefix="heliostat-e2e-"))
+    async with Cluster(state) as running:
+        yield running
+    if not kept:
+        shutil.rmtree(state, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""`python -m heliostat_cluster up`: a cluster that stays until it is interrupted."""
+
+import argparse
+import asyncio
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from heliostat_cluster.cluster import Cluster, ClusterSettings
+from heliostat_cluster.errors import ClusterError
+from heliostat_cluster.tools import build_tools
+
+
+def main() -> int:
+    """Parse the command line and obey."""
+    parser = argparse.ArgumentParser(prog="heliostat_cluster", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("tools", help="build the control plane, kubectl and helm into the cache")
+    up = commands.add_parser("up", help="start a cluster and keep it until ^C")
+    up.add_argument("--nodes", type=int, default=2, help="nodes at first (default: 2)")
+    up.add_argument("--gpus", type=int, default=8, help="GPUs of each node (default: 8)")
+    up.add_argument("--state", type=Path, help="folder for logs and the kubeconfig")
+    options = parser.parse_args()
+    try:
+        if options.command == "tools":
+            sys.stdout.write(f"{build_tools().folder}\n")
+        else:
+            asyncio.run(_keep_up(options))
+    except ClusterError as error:
+        sys.stderr.write(f"heliostat_cluster: {error}\n")
+        return 1
+    return 0
+
+
+async def _keep_up(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    state = options.state or Path(tempfile.mkdtemp(prefix="heliostat-cluster-"))
+    settings = ClusterSettings(nodes=options.nodes, gpus=options.gpus)
+    async with Cluster(state, settings) as cluster:
+        sys.stdout.write(
+            f"The cluster is up: {options.nodes} nodes with {options.gpus} GPUs each; "
+            f"logs are in {state / 'logs'}, those of pods in {state / 'pod-logs'}.\n\n"
+            f"  export KUBECONFIG={cluster.kubeconfig} PATH={cluster.tools.folder}:$PATH\n"
+            "  kubectl get nodes\n\n"
+            "^C ends it.\n"
+        )
+        sys.stdout.flush()
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the fake kubelet runs for an image name."""

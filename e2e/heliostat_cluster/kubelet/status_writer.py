@@ -1,0 +1,57 @@
+"""Writes one pod's status when it has changed, and only then."""
+
+import asyncio
+from collections.abc import Callable
+
+from heliostat_cluster.kubelet.api import KubeletApi
+from heliostat_cluster.kubelet.instants import now_text
+from heliostat_cluster.kubelet.pod_status import PodView, desired_status
+from heliostat_kube.errors import ConflictError, KubeError, NotFoundError
+from heliostat_kube.resource import PODS, Json
+
+_RETRY_SECONDS = 0.5
+
+
+class StatusWriter:
+    """One pod's status.
+
+    online -- while it is not set, nothing is written: the node is cut off
+    """
+
+    def __init__(
+        self, api: KubeletApi, pod: Json, online: asyncio.Event, view: Callable[[], PodView]
+    ) -> None:
+        self._api = api
+        self._name = pod["metadata"]["name"]
+        self._namespace = pod["metadata"]["namespace"]
+        self._uid = pod["metadata"]["uid"]
+        self._online = online
+        self._view = view
+        self._written: Json = {}
+        self._before: Json = pod.get("status") or {}
+        self._dirty = asyncio.Event()
+
+    def note_change(self) -> None:
+        """Have the status written soon."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Write whenever something has changed, until cancelled or the pod is gone."""
+        while True:
+            await self._dirty.wait()
+            await self._online.wait()
+            self._dirty.clear()
+            try:
+                await self.write()
+            except (NotFoundError, ConflictError):
+                return
+            except KubeError:
+                self._dirty.set()
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def write(self) -> None:
+        """Write the present status if it is news. Raises KubeError."""
+        status = desired_status(self._view(), self._written or self._before, now_text())
+        if status != self._written:
+            await self._api.patch_status(PODS, self._name, status, self._namespace, self._uid)
+            self._written = status
