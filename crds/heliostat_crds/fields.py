@@ -62,20 +62,20 @@ ObjectName = Annotated[
 ]
 """The name of another Kubernetes object."""
 
-LabelKey = Annotated[
+LabelValue = Annotated[
     str,
     Field(
-        max_length=317,
-        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        max_length=63,
+        pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+        json_schema_extra={
+            "allowed": "at most 63 letters, digits, `-`, `_` and `.`,"
+            " a letter or digit at both ends"
+        },
     ),
 ]
-"""The key of a label."""
-LabelValue = Annotated[
-    str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")
-]
 """The value of a label."""
-Labels: TypeAlias = dict[str, str]
-"""Labels or annotations."""
+Labels: TypeAlias = dict[str, LabelValue]
+"""Labels by key."""
 
 FreeForm = Annotated[
     dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})

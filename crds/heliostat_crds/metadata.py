@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from heliostat_crds.fields import Labels, Strict
+from heliostat_crds.fields import Strict
 
 MAX_NAME_CHARACTERS = 46
 """Length of a resource's name. The longest name derived from a pool's is that of its pods,
@@ -65,9 +65,9 @@ class Metadata(Strict):
     """Name, unique in its namespace. Deployment, Service and pods are named after it."""
     namespace: _Namespace | None = None
     """Namespace of the object."""
-    labels: Labels = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
     """Labels, for people and tools."""
-    annotations: Labels = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
     """Annotations, for people and tools."""
     uid: SkipJsonSchema[str] = ""
     """Set by the API server: identifies this very object for ever."""

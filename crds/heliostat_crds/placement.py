@@ -77,6 +77,15 @@ class Toleration(Strict):
                 else None
             ),
         ),
+        Rule(
+            'tolerationSeconds is for effect "NoExecute" only',
+            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            check=lambda it: (
+                Misfit(("tolerationSeconds",))
+                if it.toleration_seconds is not None and it.effect is not TaintEffect.NO_EXECUTE
+                else None
+            ),
+        ),
     )
 
 
@@ -125,7 +134,7 @@ class PodTemplateMetadata(Strict):
 
     labels: Labels = Field(default_factory=dict, max_length=64)
     """Further labels."""
-    annotations: Labels = Field(default_factory=dict, max_length=64)
+    annotations: dict[str, str] = Field(default_factory=dict, max_length=64)
     """Further annotations."""
 
     rules = (

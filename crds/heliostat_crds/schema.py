@@ -69,4 +69,8 @@ def allowed_values(schema: Schema) -> str:
         return str(schema["allowed"])
     if "minimum" in schema and "maximum" in schema:
         return f"{schema['minimum']} to {schema['maximum']}"
+    for things, noun in (("Items", "items"), ("Properties", "entries")):
+        if f"max{things}" in schema:
+            at_least, at_most = schema.get(f"min{things}"), schema[f"max{things}"]
+            return f"{at_least} to {at_most} {noun}" if at_least else f"at most {at_most} {noun}"
     return ""

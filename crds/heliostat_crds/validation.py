@@ -89,4 +89,5 @@ def shown(value: Any) -> str:
         return f'"{short}"'
     if isinstance(value, int | float):
         return f"the number {value}"
-    return "a list" if isinstance(value, list) else "a mapping"
+    name = "list" if isinstance(value, list) else "mapping"
+    return f"a {name} of {len(value)}" if value else f"an empty {name}"
