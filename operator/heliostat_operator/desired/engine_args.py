@@ -34,6 +34,8 @@ def desired_args(pool: InferencePool) -> list[str]:
         *("--served-model-name", pool.spec.model.name),
         *("--port", str(engine.port)),
         *("--shutdown-timeout", str(SHUTDOWN_SECONDS)),
+        # Answers tell how much of a prompt was cached: the router's index learns from it.
+        "--enable-prompt-tokens-details",
         *_parallelism(pool),
         *_adapters(engine),
         *_kv_events(engine),

@@ -19,27 +19,30 @@ def desired_probes(engine: Engine) -> Json:
     Readiness forgives two slow answers in a row, liveness two minutes of them: an engine busy with
     a huge prompt answers late, and to restart it would cost minutes of loading.
     """
-    check = {"httpGet": {"path": "/health", "port": ENGINE_PORT_NAME}}
     attempts = math.ceil(parse_duration(engine.startup_timeout) / _STARTUP_PERIOD_SECONDS)
     return {
         "startupProbe": {
-            **check,
+            **_check(),
             "periodSeconds": _STARTUP_PERIOD_SECONDS,
             "timeoutSeconds": 5,
             "failureThreshold": attempts,
             "terminationGracePeriodSeconds": _KILL_SECONDS,
         },
         "readinessProbe": {
-            **check,
+            **_check(),
             "periodSeconds": 5,
             "timeoutSeconds": 5,
             "failureThreshold": 3,
         },
         "livenessProbe": {
-            **check,
+            **_check(),
             "periodSeconds": 10,
             "timeoutSeconds": 10,
             "failureThreshold": 12,
             "terminationGracePeriodSeconds": _KILL_SECONDS,
         },
     }
+
+
+def _check() -> Json:
+    return {"httpGet": {"path": "/health", "port": ENGINE_PORT_NAME}}

@@ -10,6 +10,10 @@ from heliostat_operator.desired.settings import Picker
 
 PICKER_PORT_NAME = "ext-proc"
 
+_BRIDGE_SUFFIX = "-heliostat-picker"
+"""Makes the bridging Service's name of the pool's: 63 characters at most, as Services allow, and
+none that another pool's own Service would have."""
+
 
 def desired_export(pool: InferencePool, picker: Picker | None) -> tuple[Json, ...]:
     """Give the upstream pool with our router as its endpoint picker, and how it is reached."""
@@ -17,7 +21,7 @@ def desired_export(pool: InferencePool, picker: Picker | None) -> tuple[Json, ..
         return ()
     if pool.metadata.namespace == picker.namespace:
         return (_upstream_pool(pool, picker.service, picker.port),)
-    name = f"{pool.metadata.name}-picker"
+    name = f"{pool.metadata.name}{_BRIDGE_SUFFIX}"
     return (
         _bridge_service(pool, name, picker),
         *_bridge_slices(pool, name, picker),
@@ -58,7 +62,7 @@ def _bridge_service(pool: InferencePool, name: str, picker: Picker) -> Json:
                     "port": picker.port,
                     "targetPort": picker.target_port,
                     "protocol": "TCP",
-                    "appProtocol": "https",
+                    "appProtocol": "http2",
                 }
             ],
         },
