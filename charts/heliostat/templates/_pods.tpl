@@ -80,6 +80,6 @@ securityContext:
 {{- range .Values.watchNamespaces }}
 - --namespace={{ . }}
 {{- end }}
-- --log-level={{ .Values.logging.level }}
-- --log-format={{ .Values.logging.format }}
+- --log-level={{ .Values.log.level }}
+- --log-format={{ .Values.log.format }}
 {{- end -}}
