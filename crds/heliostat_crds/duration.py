@@ -2,7 +2,7 @@
 
 import re
 
-DURATION_PATTERN = r"^[0-9]{1,8}(\.[0-9]{1,6})?(ms|s|m|h)$"
+DURATION_PATTERN = r"^([0-9]{1,8}(\.[0-9]{1,6})?(ms|s)|[0-9]{1,6}(\.[0-9]{1,6})?[mh])$"
 """What a duration looks like, as a regular expression that JSON schema takes too."""
 
 MAX_DURATION_CHARACTERS = 17
@@ -12,7 +12,7 @@ NOT_A_DURATION = 'is not a duration; write a number and a unit (ms, s, m, h), su
 """What is said of other text, after the text."""
 
 _SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)(ms|s|m|h)", re.ASCII)
+_DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 
 
 class DurationError(ValueError):
@@ -21,13 +21,11 @@ class DurationError(ValueError):
 
 def parse_duration(text: str) -> float:
     """Give the duration in seconds; DurationError says what is allowed."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
+    if _DURATION.fullmatch(text) is None:
         raise DurationError(f'"{text}" {NOT_A_DURATION}')
-    number, unit = match.groups()
-    if unit == "ms":
-        return float(number) / 1000
-    return float(number) * _SECONDS_PER_UNIT[unit]
+    number = text.rstrip("hms")
+    unit = text.removeprefix(number)
+    return float(number) / 1000 if unit == "ms" else float(number) * _SECONDS_PER_UNIT[unit]
 
 
 def format_duration(seconds: float) -> str:

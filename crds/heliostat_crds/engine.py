@@ -198,6 +198,8 @@ class Resources(Strict):
 
 
 _OPERATOR_ARG = f"--({'|'.join(arg.replace('-', '[-_]') for arg in OPERATOR_ARGS)})"
+_OPTION_CHARACTERS = 40
+"""More than the longest of OPERATOR_ARGS: the API server looks at no more of an argument."""
 _IS_OPERATOR_ARG = re.compile(rf"{_OPERATOR_ARG}([=.].*)?", re.DOTALL)
 _ARG_MESSAGE = (
     "the operator sets this vLLM argument itself; use the fields of spec.model and spec.engine"
@@ -306,7 +308,11 @@ class Engine(Strict):
     rules = (
         Rule(
             _ARG_MESSAGE,
-            cel=f"!has(self.args) || !self.args.exists(a, a.matches('^{_OPERATOR_ARG}($|[=.])'))",
+            cel=(
+                "!has(self.args) || !self.args.exists(a,"
+                f" (a.size() > {_OPTION_CHARACTERS} ? a.substring(0, {_OPTION_CHARACTERS}) : a)"
+                f".matches('^{_OPERATOR_ARG}($|[=.])'))"
+            ),
             check=_operator_arg,
         ),
         Rule(

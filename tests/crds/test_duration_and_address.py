@@ -15,7 +15,9 @@ def test_durations_are_read_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "60", "s", "-1s", "1 s", "1d", "1e3s", "٣s", "1s\n", "1s2s"])
+@pytest.mark.parametrize(
+    "text", ["", "60", "s", "-1s", "1 s", "1d", "1e3s", "٣s", "1s\n", "1s2s", "1234567h"]
+)
 def test_other_text_is_no_duration(text: str) -> None:
     """What is not a number and a unit is refused with an example of what is."""
     with pytest.raises(DurationError, match="500ms"):

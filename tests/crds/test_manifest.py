@@ -40,7 +40,10 @@ spec:
         ),
         "pools.yaml:5: metadata.labels.tier: the number 1 is not allowed; expected text",
         "pools.yaml:7: spec.model.name: this field is required",
-        'pools.yaml:8: spec.model.aliases: "llama" is not allowed; expected list of text',
+        (
+            'pools.yaml:8: spec.model.aliases: "llama" is not allowed; expected list of text: '
+            "at most 32 items"
+        ),
         (
             'pools.yaml:11: spec.endpoints[0].phase: "Gone" is not allowed; expected text: '
             "Ready, Draining"
