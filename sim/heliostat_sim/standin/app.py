@@ -12,22 +12,24 @@ from xxhash import xxh32_hexdigest
 
 from heliostat_sim.engine import Engine, EngineOverloadedError, EngineProfile
 from heliostat_sim.standin.answers import StreamedAnswer, UsageWanted, WholeAnswer
+from heliostat_sim.standin.authentication import require_api_key
 from heliostat_sim.standin.chunks import DONE, AnswerShape
-from heliostat_sim.standin.errors import ApiError, overloaded
+from heliostat_sim.standin.errors import ApiError, engine_dead, overloaded
 from heliostat_sim.standin.exposition import EngineExposition
 from heliostat_sim.standin.faults import Fault, FaultKind
 from heliostat_sim.standin.live_engine import LiveEngine
 from heliostat_sim.standin.loop_lag import LoopLagProbe
 from heliostat_sim.standin.options import EngineOptions
 from heliostat_sim.standin.requests import (
+    Body,
     ChatBody,
     CompletionBody,
     GenerationPlan,
     TokenizeBody,
-    check_model,
     parse_body,
     plan_generation,
 )
+from heliostat_sim.standin.served_models import LoadAdapterBody, ServedModels, UnloadAdapterBody
 from heliostat_sim.standin.tokens import ids_of_tokens
 from heliostat_sim.standin.validation import JSON_TYPE, wrong_content_type
 
@@ -50,16 +52,25 @@ class StandIn:
         on_fault: Callable[[Fault], Awaitable[None]],
     ) -> None:
         self.fault = Fault()
+        self.is_shutting_down = False
         self._on_fault = on_fault
-        self._model = options.model
         self._limit_tokens = options.model_limit_tokens()
-        self._created = int(time.time())
+        self._models = ServedModels(
+            (options.model, *options.aliases),
+            options.model_root or options.model,
+            self._limit_tokens,
+            options.adapters,
+            lora=options.max_loras is not None,
+        )
         profile = options.engine_profile()
         self._block_tokens = profile.block_tokens
-        self._exposition = EngineExposition(options.model, profile, lag)
+        self._exposition = EngineExposition(options.model, profile, lag, options.max_loras)
         self._fingerprint = _fingerprint(options.model, profile, self._limit_tokens)
         self._live = LiveEngine(Engine(profile), self._exposition)
-        self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_error_bodies])
+        keys = [require_api_key(options.api_key)] if options.api_key else []
+        self.app = web.Application(
+            client_max_size=MAX_BODY_BYTES, middlewares=[*keys, _error_bodies]
+        )
         self.app.add_routes(
             [
                 web.post("/v1/chat/completions", self._on_chat),
@@ -75,7 +86,15 @@ class StandIn:
                 web.post("/standin/fault", self._on_set_fault),
             ]
         )
+        if options.runtime_lora:
+            self.app.router.add_post("/v1/load_lora_adapter", self._on_load_adapter)
+            self.app.router.add_post("/v1/unload_lora_adapter", self._on_unload_adapter)
         self.app.on_cleanup.append(self._on_cleanup)
+
+    @property
+    def unfinished_requests(self) -> int:
+        """How many requests the engine has not answered to the end."""
+        return self._live.unfinished_requests
 
     async def _on_chat(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, ChatBody)
@@ -90,13 +109,19 @@ class StandIn:
         fault = self._strike()
         if (failure := await _fail(request, fault)) is not None:
             return failure
+        if self.is_shutting_down:
+            raise engine_dead()
         body = parse_body(data, body_type)
-        plan = plan_generation(body, self._model, self._limit_tokens, self._block_tokens)
+        plan = plan_generation(body, self._models, self._limit_tokens, self._block_tokens)
         chat = body_type is ChatBody
         name = request.headers.get("X-Request-Id") or uuid.uuid4().hex
         kind = "chatcmpl" if chat else "cmpl"
         shape = AnswerShape(
-            f"{kind}-{name}", int(time.time()), self._model, chat, self._fingerprint
+            f"{kind}-{name}",
+            int(time.time()),
+            self._models.answer_name(plan.adapter),
+            chat,
+            self._fingerprint,
         )
         await self._accept()
         if not body.stream:
@@ -155,23 +180,19 @@ class StandIn:
 
     async def _on_tokenize(self, request: web.Request) -> web.Response:
         body = parse_body(await _read_json(request), TokenizeBody)
-        check_model(body.model, self._model)
+        self._models.find(body.model)
         ids = ids_of_tokens(body.tokens())
         limit = self._limit_tokens
         return _json({"count": len(ids), "max_model_len": limit, "tokens": ids, "token_strs": None})
 
     async def _on_models(self, request: web.Request) -> web.Response:
-        card = {
-            "id": self._model,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "vllm",
-            "root": self._model,
-            "parent": None,
-            "max_model_len": self._limit_tokens,
-            "permission": [_permission(self._created)],
-        }
-        return _json({"object": "list", "data": [card]})
+        return _json({"object": "list", "data": self._models.cards()})
+
+    async def _on_load_adapter(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._models.load(await _read_body(request, LoadAdapterBody)))
+
+    async def _on_unload_adapter(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._models.unload(await _read_body(request, UnloadAdapterBody)))
 
     async def _on_health(self, request: web.Request) -> web.Response:
         return web.Response()
@@ -235,28 +256,14 @@ async def _read_json(request: web.Request) -> bytes:
     return await request.read()
 
 
+async def _read_body(request: web.Request, body_type: type[Body]) -> Body:
+    return parse_body(await _read_json(request), body_type)
+
+
 def _fingerprint(model: str, profile: EngineProfile, limit_tokens: int) -> str:
     """Return vLLM's version and eight hexadecimal digits that follow from the configuration."""
     digest = xxh32_hexdigest(repr((model, profile, limit_tokens)).encode())
     return f"vllm-{VERSION}-{digest}"
-
-
-def _permission(created: int) -> dict[str, object]:
-    """Return what every client may do with the model."""
-    return {
-        "id": f"modelperm-{uuid.uuid4().hex[:16]}",
-        "object": "model_permission",
-        "created": created,
-        "allow_create_engine": False,
-        "allow_sampling": True,
-        "allow_logprobs": True,
-        "allow_search_indices": False,
-        "allow_view": True,
-        "allow_fine_tuning": False,
-        "organization": "*",
-        "group": None,
-        "is_blocking": False,
-    }
 
 
 def _transport(request: web.Request) -> asyncio.WriteTransport:

@@ -10,6 +10,8 @@ OVERLOADED_MESSAGE = (
     "Please try again later or on a different instance."
 )
 
+ENGINE_DEAD_MESSAGE = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+
 
 class ApiError(Exception):
     """An answer other than 200: its status and vLLM's error body."""
@@ -68,3 +70,8 @@ def unknown_model(model: str, served: str) -> ApiError:
 def overloaded() -> ApiError:
     """Return the 503 of a full queue."""
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, OVERLOADED_MESSAGE)
+
+
+def engine_dead() -> ApiError:
+    """Return the 500 of an engine that ends: it finishes what it has and takes nothing new."""
+    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, ENGINE_DEAD_MESSAGE)

@@ -1,5 +1,6 @@
 """vLLM's /metrics: its names, labels and buckets, rendered from the engine model's state."""
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
@@ -53,7 +54,9 @@ class Histogram:
 class EngineExposition:
     """Everything that /metrics shows beside the engine's present state."""
 
-    def __init__(self, model: str, profile: EngineProfile, lag: LoopLagProbe) -> None:
+    def __init__(
+        self, model: str, profile: EngineProfile, lag: LoopLagProbe, max_loras: int | None = None
+    ) -> None:
         self._labels = f'engine="0",model_name="{_escape(model)}"'
         self._model = _escape(model)
         self._profile = profile
@@ -63,6 +66,8 @@ class EngineExposition:
         self._requests = {name: Histogram(_REQUEST_BUCKETS) for name in _REQUEST_HISTOGRAMS}
         self._ended = dict.fromkeys(("stop", "length", "abort", "error", "repetition"), 0)
         self.rejected_requests = 0
+        self._max_loras = max_loras
+        self._running_adapters: dict[str, float] = {}
 
     def observe_first_token(self, seconds: float) -> None:
         """Count a time to first token."""
@@ -84,6 +89,11 @@ class EngineExposition:
         if gaps := event.output_tokens - 1:
             self._token_gap.observe(decode_seconds / gaps, gaps)
 
+    def note_adapters(self, running: set[str]) -> None:
+        """Take note of the adapters whose requests are in the engine."""
+        if self._max_loras is not None:
+            self._running_adapters[",".join(sorted(running))] = time.time()
+
     def render(self, metrics: EngineMetrics) -> str:
         """Return the page."""
         lines = [
@@ -91,6 +101,7 @@ class EngineExposition:
             *self._counters(metrics),
             *self._histograms(),
             *self._cache_config(),
+            *self._loras(),
             *self._loop_lag(),
         ]
         return "\n".join(lines) + "\n"
@@ -170,6 +181,18 @@ class EngineExposition:
         )
         yield "# TYPE vllm:cache_config_info gauge"
         yield f"vllm:cache_config_info{{{labels}}} 1.0"
+
+    def _loras(self) -> Iterator[str]:
+        """Yield every set of adapters there has been, each with its last moment, as vLLM does."""
+        if self._max_loras is None:
+            return
+        yield "# TYPE vllm:lora_requests_info gauge"
+        for running, seen_at in self._running_adapters.items():
+            labels = (
+                f'max_lora="{self._max_loras}",running_lora_adapters="{_escape(running)}",'
+                'waiting_lora_adapters=""'
+            )
+            yield f"vllm:lora_requests_info{{{labels}}} {seen_at}"
 
     def _loop_lag(self) -> Iterator[str]:
         name = "heliostat_standin_event_loop_lag_seconds"

@@ -33,12 +33,18 @@ class LiveEngine:
         self._ids = count(1)
         self._answers: dict[int, tuple[Answer, float]] = {}
         self._streaming: dict[int, Answer] = {}
+        self._adapters: dict[int, str] = {}
         self._timer: asyncio.Handle | None = None
         self._timer_due_at: float | None = None
 
     def is_full(self) -> bool:
         """Whether the engine holds as many unfinished requests as it may."""
         return self._engine.is_full(self._loop.time())
+
+    @property
+    def unfinished_requests(self) -> int:
+        """How many requests have been started and not yet answered to the end."""
+        return len(self._answers)
 
     def start(self, plan: GenerationPlan, answer: Answer) -> int:
         """Submit a request; return its id. Raises EngineError."""
@@ -53,6 +59,8 @@ class LiveEngine:
         now = self._loop.time()
         self._engine.submit(request, now)
         self._answers[request_id] = (answer, now)
+        if plan.adapter is not None:
+            self._adapters[request_id] = plan.adapter
         self._advance()
         self._schedule()
         return request_id
@@ -60,6 +68,7 @@ class LiveEngine:
     def abort(self, request_id: int) -> None:
         """Stop a request whose client has gone."""
         self._streaming.pop(request_id, None)
+        self._adapters.pop(request_id, None)
         if self._answers.pop(request_id, None) is not None:
             self._engine.abort(request_id, self._loop.time())
             self._advance()
@@ -73,6 +82,7 @@ class LiveEngine:
     def render_metrics(self) -> str:
         """Return the metrics page of this instant."""
         self._advance()
+        self._exposition.note_adapters(set(self._adapters.values()))
         return self._exposition.render(self._engine.metrics())
 
     def close(self) -> None:
@@ -107,6 +117,7 @@ class LiveEngine:
     def _on_finish(self, event: Finished) -> None:
         self._exposition.observe_finish(event)
         self._streaming.pop(event.request_id, None)
+        self._adapters.pop(event.request_id, None)
         if event.request_id in self._answers:
             answer, _ = self._answers.pop(event.request_id)
             answer.on_finish(event)

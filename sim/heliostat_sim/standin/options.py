@@ -16,6 +16,24 @@ class EngineOptions:
     """0 takes any free port."""
 
     model: str = DEFAULT_MODEL
+    """The leading name on the wire."""
+
+    aliases: tuple[str, ...] = ()
+    """Further names of the model."""
+
+    model_root: str | None = None
+    """Where the model was loaded from; None: the same as its name."""
+
+    adapters: tuple[tuple[str, str], ...] = ()
+    """LoRA adapters loaded from the start: name and path."""
+
+    max_loras: int | None = None
+    """Adapters in one batch; None: LoRA is off."""
+
+    runtime_lora: bool = False
+    """Whether adapters can be loaded and unloaded over HTTP."""
+
+    api_key: str | None = None
     profile: str = "l4-llama-8b"
     kv_tokens: int | None = None
     block_tokens: int | None = None

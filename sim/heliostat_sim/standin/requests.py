@@ -8,7 +8,8 @@ import msgspec
 from heliostat_sim.engine import FinishReason
 from heliostat_sim.engine.generation import TOKEN_BYTES, natural_output_tokens
 from heliostat_sim.standin.answers import UsageWanted
-from heliostat_sim.standin.errors import ApiError, invalid_request, unknown_model
+from heliostat_sim.standin.errors import ApiError, invalid_request
+from heliostat_sim.standin.served_models import ServedModels
 from heliostat_sim.standin.tokens import TokenBlocks, chat_tokens, text_tokens, tokens_of_ids
 from heliostat_sim.standin.validation import find_problem, missing, refusal_of
 
@@ -148,6 +149,8 @@ class GenerationPlan:
     blocks: TokenBlocks
     output_tokens: int
     finish_reason: FinishReason
+    adapter: str | None = None
+    """The LoRA adapter; None for the model itself."""
 
 
 def parse_body(data: bytes, body_type: type[Body]) -> Body:
@@ -159,7 +162,7 @@ def parse_body(data: bytes, body_type: type[Body]) -> Body:
 
 
 def plan_generation(
-    body: ChatBody | CompletionBody, served_model: str, limit_tokens: int, block_tokens: int
+    body: ChatBody | CompletionBody, models: ServedModels, limit_tokens: int, block_tokens: int
 ) -> GenerationPlan:
     """Check a request against the model and its context length.
 
@@ -170,7 +173,7 @@ def plan_generation(
         raise invalid_request(
             "Stream options can only be defined when `stream=True`.", "stream_options"
         )
-    check_model(body.model, served_model)
+    adapter = models.find(body.model)
     wanted = body.limit_tokens()
     if wanted is not None and wanted > limit_tokens:
         raise invalid_request(
@@ -185,17 +188,16 @@ def plan_generation(
         raise _too_long(limit_tokens)
     most = room if wanted is None else min(wanted, room)
     _check_sampling(body, most)
-    blocks = TokenBlocks(tokens, block_tokens, body.cache_salt)
+    blocks = TokenBlocks(tokens, block_tokens, _salt(adapter, body.cache_salt))
     natural = max(natural_output_tokens(blocks.seed), body.min_tokens or 0)
     if body.ignore_eos or natural > most:
-        return GenerationPlan(blocks, most, FinishReason.LENGTH)
-    return GenerationPlan(blocks, natural, FinishReason.STOP)
+        return GenerationPlan(blocks, most, FinishReason.LENGTH, adapter)
+    return GenerationPlan(blocks, natural, FinishReason.STOP, adapter)
 
 
-def check_model(model: str | None, served_model: str) -> None:
-    """Raise ApiError (404) if the request names a model that is not served."""
-    if model and model != served_model:
-        raise unknown_model(model, served_model)
+def _salt(adapter: str | None, salt: str | None) -> str | None:
+    """Return what keeps prefixes apart: an adapter makes KV of its own."""
+    return salt if adapter is None else f"{adapter}\0{salt or ''}"
 
 
 def _check_sampling(body: GenerationBody, most_tokens: int) -> None:

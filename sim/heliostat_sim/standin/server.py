@@ -48,6 +48,15 @@ class RunningEngine:
             self._fault_end.cancel()
         await self._runner.cleanup()
 
+    @property
+    def unfinished_requests(self) -> int:
+        """How many requests have not been answered to the end."""
+        return self._stand_in.unfinished_requests
+
+    def refuse_new(self) -> None:
+        """Answer 500 to new completions, as vLLM does while it ends; all else goes on."""
+        self._stand_in.is_shutting_down = True
+
     async def set_fault(self, fault: Fault) -> None:
         """Switch a fault on, or off with kind none; it replaces the one before."""
         if self._fault_end is not None:
