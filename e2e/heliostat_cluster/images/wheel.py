@@ -43,7 +43,7 @@ def _build(folder: Path) -> None:
         wheels = list((work / "dist").glob("*.whl"))
         venv = work / "environment"
         _run([sys.executable, "-m", "venv", "--without-pip", venv], work)
-        install = [uv, "pip", "install", "--quiet", "--offline", "--no-deps"]
+        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--offline", "--no-deps"]
         _run([*install, "--python", venv / "bin" / "python", *wheels], work)
         _link_libraries(venv)
         _name_interpreter(venv, folder)

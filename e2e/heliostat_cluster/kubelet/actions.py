@@ -1,4 +1,4 @@
-"""What probes and lifecycle hooks do: run a command, ask over HTTP, connect, ask over gRPC, sleep."""
+"""What probes and lifecycle hooks do: a command, HTTP, a TCP connection, gRPC, a sleep."""
 
 import asyncio
 import contextlib

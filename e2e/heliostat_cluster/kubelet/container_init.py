@@ -1,4 +1,4 @@
-"""Makes one container around itself and becomes its program. Runs as a script, standard library only.
+"""Makes one container around itself and becomes its program; a script without dependencies.
 
 `container_init.py SPEC.json REPORT_FD`: enters the pod's network, gives itself an overlay of the
 machine's root, processes, hostname and mounts of its own, and waits for the program. What it writes
@@ -21,7 +21,8 @@ _NEW_MOUNTS, _NEW_NAMES, _NEW_IPC = 0x00020000, 0x04000000, 0x08000000
 _NEW_PROCESSES, _NEW_NETWORK = 0x20000000, 0x40000000
 _SET_DEATH_SIGNAL, _DROP_CAPABILITY, _NO_NEW_PRIVILEGES = 1, 24, 38
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-_HIDDEN = ("tmp", "run", "var/lib/kubelet")
+_TEMPORARY = "tmp"
+_HIDDEN = (_TEMPORARY, "run", "var/lib/kubelet")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -154,7 +155,7 @@ def _overlay(spec: dict[str, Any]) -> str:
     for hidden in _HIDDEN:
         os.makedirs(f"{upper}/{hidden}")
         os.setxattr(f"{upper}/{hidden}", "trusted.overlay.opaque", b"y")
-    os.chmod(f"{upper}/tmp", 0o1777)  # noqa: S103 - as everywhere
+    os.chmod(f"{upper}/{_TEMPORARY}", 0o1777)  # noqa: S103 - as everywhere
     _mount("overlay", root, "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
     for path in spec["readable"]:
         _make_reachable(root, path)
@@ -176,7 +177,7 @@ def _make_reachable(root: str, path: str) -> None:
     while inside != root:
         mode = os.stat(inside).st_mode & 0o7777
         if os.path.isdir(inside) and not os.path.ismount(inside) and mode & 0o005 != 0o005:
-            os.chmod(inside, mode | 0o055)
+            os.chmod(inside, mode | 0o055)  # noqa: S103 - in the overlay
         inside = os.path.dirname(inside)
 
 
@@ -189,8 +190,9 @@ def _make_devices(root: str) -> None:
         os.close(source)
     for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink(f"/proc/self/{target}", f"{root}/dev/{name}")
-    os.mkdir(f"{root}/dev/shm")
-    _mount("tmpfs", f"{root}/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777,size=64m")
+    shared = f"{root}/dev/shm"  # noqa: S108 - in the container
+    os.mkdir(shared)
+    _mount("tmpfs", shared, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777,size=64m")
     os.mkdir(f"{root}/dev/pts")
     _mount("devpts", f"{root}/dev/pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=0620")
     os.symlink("pts/ptmx", f"{root}/dev/ptmx")

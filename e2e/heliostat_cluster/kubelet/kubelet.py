@@ -140,7 +140,7 @@ class Kubelet:
     async def _run(self, uid: str, worker: PodWorker | StatusOnlyWorker) -> None:
         try:
             await worker.run()
-        except Exception as error:  # noqa: BLE001 - one pod must not end the others
+        except Exception as error:  # one pod must not end the others
             _log.error("pod-worker-failed", pod=worker.pod["metadata"]["name"], error=repr(error))
         finally:
             self._workers.pop(uid, None)

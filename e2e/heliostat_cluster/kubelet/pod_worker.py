@@ -11,7 +11,6 @@ from typing import Protocol
 import aiohttp
 import structlog
 
-from heliostat_cluster.errors import ClusterError
 from heliostat_cluster.images.table import ImageTable
 from heliostat_cluster.kubelet.actions import Actions
 from heliostat_cluster.kubelet.api import KubeletApi

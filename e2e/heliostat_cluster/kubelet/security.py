@@ -1,4 +1,4 @@
-"""Whom a container runs as, and what it may: its security context over the pod's and the image's."""
+"""Whom a container runs as, and what it may: its own word over the pod's and the image's."""
 
 from dataclasses import dataclass
 

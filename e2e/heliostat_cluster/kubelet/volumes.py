@@ -64,11 +64,11 @@ class Volumes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _make_one(self, volume: Json) -> Path:
-        name = volume["name"]
+        name: str = volume["name"]
         match volume:
             case {"emptyDir": source}:
-                memory = source.get("medium") == "Memory"
-                return self._make_folder((self._memory if memory else self._folder) / name)
+                base = self._memory if source.get("medium") == "Memory" else self._folder
+                return self._make_folder(base / name)
             case {"hostPath": source}:
                 return _host_path(source)
             case {"persistentVolumeClaim": source}:
