@@ -50,6 +50,8 @@ def _parse_ip(match: re.Match[str], text: str) -> ipaddress.IPv4Address | ipaddr
             ip = ipaddress.IPv4Address(match["ipv4"])
     except ValueError as error:
         raise AddressError(f'"{text}" holds no valid IP address: {error}') from error
+    if ip.version == 6 and ip.ipv4_mapped is not None:
+        raise AddressError(f'"{text}" holds no valid IP address: write {ip.ipv4_mapped} instead')
     if ip.is_unspecified or ip.is_multicast:
         raise AddressError(f'"{text}" is not the address of one server')
     return ip

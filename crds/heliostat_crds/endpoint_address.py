@@ -11,6 +11,7 @@ from heliostat_crds.fields import VALIDATIONS
 _IP = "(self.startsWith('[') ? self.substring(1, self.indexOf(']')) : self.split(':')[0])"
 _FAMILY = "(self.startsWith('[') ? 6 : 4)"
 _PATTERN = r"^(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15})(:[0-9]{1,5})?$"
+_MULTICAST = r"^(\[[Ff][Ff][0-9A-Fa-f]{2}:|22[4-9]\.|23[0-9]\.)"
 _PORT_CEL = "int(self.substring(self.lastIndexOf(':') + 1))"
 _MATCHES = f"self.matches({cel.text(_PATTERN)})"
 _SCHEMA: dict[str, Any] = {
@@ -24,7 +25,8 @@ _SCHEMA: dict[str, Any] = {
             "holds no valid IP address",
         ),
         cel.told_rule(
-            f"!{_MATCHES} || !isIP({_IP}) || !ip({_IP}).isUnspecified()",
+            f"!{_MATCHES} || !isIP({_IP})"
+            f" || !(ip({_IP}).isUnspecified() || self.matches({cel.text(_MULTICAST)}))",
             "is not the address of one server",
         ),
         cel.told_rule(

@@ -58,6 +58,7 @@ def test_addresses_have_one_canonical_form(text: str, canonical: str) -> None:
         ("10.0.0.1:0", "out of range; allowed: 1 to 65535"),
         ("10.0.0.1:65536", "out of range; allowed: 1 to 65535"),
         ("10.0.0.1:", "is not an address"),
+        ("[::ffff:10.0.0.1]:80", "no valid IP address: write 10.0.0.1 instead"),
         ("0.0.0.0:80", "not the address of one server"),
         ("[ff02::1]:80", "not the address of one server"),
     ],
