@@ -30,10 +30,21 @@ async def _no_authorization() -> str | None:
 
 
 @dataclass(frozen=True)
+class TlsFiles:
+    """What a TLS context is made of, for those who make their own."""
+
+    authority: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True)
 class Connection:
     """One API server and our credentials for it.
 
     server -- URL without a slash at its end
+    tls, tls_files -- the same twice; None where the server is plain HTTP
     namespace -- the one we run in, or the kubeconfig's; None where neither says
     """
 
@@ -43,6 +54,7 @@ class Connection:
     namespace: str | None = None
     proxy: str | None = None
     server_name: str | None = None
+    tls_files: TlsFiles | None = None
 
 
 async def find_connection(kubeconfig: Path | None = None) -> Connection:
@@ -72,16 +84,17 @@ def connection_of_service_account(folder: Path = SERVICE_ACCOUNT_FOLDER) -> Conn
     token_file = ServiceAccountToken(folder / "token")
     try:
         token_file.read()
-        tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        files = TlsFiles(authority=str(folder / "ca.crt"))
+        tls = _tls_of(files)
         namespace = (folder / "namespace").read_text().strip()
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the pod's service account ({error}); is automountServiceAccountToken off?"
         ) from error
-    _accept_plain_authorities(tls)
     return Connection(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
         tls=tls,
+        tls_files=files,
         authorize=token_file.authorize,
         namespace=namespace,
     )
@@ -130,9 +143,18 @@ async def connection_of_kubeconfig(paths: str) -> Connection:
         raise ConfigurationError(f"cannot use kubeconfig {paths}: {error}") from error
     credentials = _KubeconfigCredentials(load, configuration)
     server = str(configuration.host).rstrip("/")
+    files = None
+    if server.startswith("https:"):
+        files = TlsFiles(
+            authority=configuration.ssl_ca_cert,
+            certificate=configuration.cert_file,
+            key=configuration.key_file,
+            verify=configuration.verify_ssl,
+        )
     return Connection(
         server=server,
-        tls=_tls_of(configuration) if server.startswith("https:") else None,
+        tls=None if files is None else _tls_of(files),
+        tls_files=files,
         authorize=credentials.authorize,
         namespace=loader.current_context["context"].get("namespace"),
         proxy=configuration.proxy,
@@ -160,17 +182,13 @@ class _KubeconfigCredentials:
         return str(self._configuration.api_key["BearerToken"])
 
 
-def _tls_of(configuration: Any) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    _accept_plain_authorities(context)
-    if configuration.cert_file:
-        context.load_cert_chain(configuration.cert_file, configuration.key_file)
-    if not configuration.verify_ssl:
+def _tls_of(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=files.authority)
+    # Without the extensions that RFC 5280 asks of a CA and many clusters' own CAs lack.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if files.certificate:
+        context.load_cert_chain(files.certificate, files.key)
+    if not files.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _accept_plain_authorities(context: ssl.SSLContext) -> None:
-    """Do without the extensions that RFC 5280 asks of a CA and many clusters' own CAs lack."""
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -48,6 +48,7 @@ NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
 POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 CUSTOM_RESOURCE_DEFINITIONS = Resource(
@@ -73,6 +74,7 @@ KNOWN_RESOURCES = (
     DEPLOYMENTS,
     REPLICA_SETS,
     POD_DISRUPTION_BUDGETS,
+    ENDPOINT_SLICES,
     LEASES,
     EVENTS,
     CUSTOM_RESOURCE_DEFINITIONS,

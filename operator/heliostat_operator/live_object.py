@@ -1,0 +1,78 @@
+"""An object that the operator made, as it is in the cluster, packed small."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from heliostat_crds.wire_names import GROUP
+from heliostat_kube.resource import Json, Resource, resource_of
+
+APPLIED_ANNOTATION = f"{GROUP}/applied"
+"""Annotation of every object that the operator makes: a hash of what it applied. It tells that
+something we once set is no longer wanted, which the other fields cannot tell."""
+
+_NOISE = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "selfLink")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveObject:
+    """One owned object: who owns it, and its body as JSON without status and bookkeeping."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str
+    owner_uid: str
+    deleting: bool
+    body: bytes
+    version: int = field(compare=False)
+
+    @property
+    def applied_hash(self) -> str:
+        """Hash of what was applied last, empty where nothing was."""
+        annotations = self.decode()["metadata"].get("annotations") or {}
+        return str(annotations.get(APPLIED_ANNOTATION, ""))
+
+    def decode(self) -> Json:
+        """Give the object's fields."""
+        decoded: Any = msgspec.json.decode(self.body)
+        return dict(decoded)
+
+
+def pack(obj: Json) -> LiveObject:
+    """Pack an object from the API."""
+    metadata = obj["metadata"]
+    body = {key: value for key, value in obj.items() if key != "status"}
+    body["metadata"] = {key: value for key, value in metadata.items() if key not in _NOISE}
+    return LiveObject(
+        resource=resource_of(obj),
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid=controller_uid(obj),
+        deleting="deletionTimestamp" in metadata,
+        body=msgspec.json.encode(body),
+        version=version_of(obj),
+    )
+
+
+def controller_uid(obj: Json) -> str:
+    """Give the uid of the object's controlling owner, empty where it has none."""
+    owners = obj["metadata"].get("ownerReferences") or ()
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+
+
+def version_of(obj: Json) -> int:
+    """Give the resource version: of two of one object, the greater is the newer."""
+    text = obj["metadata"].get("resourceVersion", "")
+    return int(text) if str(text).isdecimal() else 0
+
+
+def with_hash(desired: Json) -> tuple[Json, str]:
+    """Add the annotation that tells what is applied."""
+    digest = hashlib.sha256(msgspec.json.encode(desired, order="sorted")).hexdigest()[:16]
+    metadata = desired["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), APPLIED_ANNOTATION: digest}
+    return {**desired, "metadata": {**metadata, "annotations": annotations}}, digest
