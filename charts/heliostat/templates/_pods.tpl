@@ -28,8 +28,9 @@ labels:
 {{/* Where a pod runs and as whom. Takes (root, component, affinity where the values name none). */}}
 {{- define "heliostat.podPlacement" -}}
 {{- $root := index . 0 -}}
-{{- $values := index $root.Values (index . 1) -}}
-serviceAccountName: {{ include "heliostat.serviceAccount" (list $root (index . 1)) }}
+{{- $component := index . 1 -}}
+{{- $values := index $root.Values $component -}}
+serviceAccountName: {{ include "heliostat.serviceAccount" (list $root $component) }}
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
@@ -62,7 +63,14 @@ affinity:
 {{- end }}
 {{- with $values.topologySpreadConstraints }}
 topologySpreadConstraints:
-  {{- toYaml . | nindent 2 }}
+  {{- range . }}
+  - {{- toYaml . | nindent 4 }}
+    {{- if not .labelSelector }}
+    labelSelector:
+      matchLabels:
+        {{- include "heliostat.selector" (list $root $component) | nindent 8 }}
+    {{- end }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
