@@ -86,7 +86,7 @@ def settle(claimants: Iterable[Claimant]) -> Settlement:
     conflicts: list[Conflict] = []
     for claimant in sorted(claimants, key=lambda it: (it.since, it.key)):
         groups[claimant.model].append(claimant.key)
-        for name, meaning in _claims(claimant).items():
+        for name, meaning in meanings_of(claimant).items():
             held, holder = holders.setdefault(name, (meaning, claimant.key))
             if held != meaning:
                 conflicts.append(Conflict(claimant.key, name, holder))
@@ -97,7 +97,7 @@ def settle(claimants: Iterable[Claimant]) -> Settlement:
     )
 
 
-def _claims(claimant: Claimant) -> dict[str, Meaning]:
+def meanings_of(claimant: Claimant) -> dict[str, Meaning]:
     """Give each name's meaning; one pool's names mean one thing each, the model's own first."""
     return {
         **{name: Meaning(claimant.model, name) for name in sorted(claimant.adapters)},

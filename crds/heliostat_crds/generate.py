@@ -22,6 +22,13 @@ _KEEP = """\
 _HEADER = "# Written by `make crds` from the models in crds/; do not edit.\n"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes a value that stands in two places twice, rather than as an anchor."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def generated_files(root: Path) -> dict[Path, str]:
     """Give the text of every file that is made from the models, by its path."""
     templates = root / "charts" / "heliostat-crds" / "templates"
@@ -37,7 +44,7 @@ def generated_files(root: Path) -> dict[Path, str]:
 
 def chart_template(definition: Definition) -> str:
     """Write a definition as a template of the chart; only its being kept depends on a value."""
-    body = yaml.safe_dump(definition, sort_keys=False, width=100, allow_unicode=True)
+    body = yaml.dump(definition, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
     name = f"  name: {definition['metadata']['name']}\n"
     return _HEADER + body.replace(name, name + _KEEP, 1)
 

@@ -92,3 +92,4 @@ def test_only_the_keeping_is_templated(definition: Definition) -> None:
     template = chart_template(definition)
     assert template.count("{{") == template.count("}}") == 2
     assert "{{- if .Values.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n" in template
+    assert "&id" not in template
