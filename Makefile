@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test demo e2e-vllm crds lock clean
+.PHONY: help install check format test demo e2e-vllm crds charts lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ e2e-vllm: $(INSTALLED) $(TINY_MODEL) ## two real vLLM on the CPU behind the gate
 
 crds: $(INSTALLED) ## write the CRDs and the pages that list their fields from the models
 	$(BIN)/python -m heliostat_crds.generate
+
+charts: $(INSTALLED) ## write the charts' table of values, and what each case of their tests renders
+	$(BIN)/python charts/values_table.py
+	$(BIN)/pytest charts/tests/test_golden.py --regenerate $(ARGS)
 
 lock: $(INSTALLED) ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(COMPILE) --universal --python-version 3.11 pyproject.toml --group dev -o requirements.lock
