@@ -192,7 +192,7 @@ class Cluster:
         self.pods[index] = replace(self.pods[index], **changes)
 
     def shrink(self) -> None:
-        """Delete what is too much: not assigned, pending, not ready, lower cost, and further rules."""
+        """Delete what is too much, in the order of a ReplicaSet."""
         excess = max(0, len(self.pods) - self.replicas)
         order = sorted(
             self.pods,

@@ -108,7 +108,7 @@ def _readiness_lost(pod: PodView) -> Finding | None:
         or not _after(pod.ready_changed_at, engine.running_since)
     ):
         return None
-    detail = "engine no longer answers its readiness probe, or its node is lost"
+    detail = "readiness lost: the engine hangs or its node is gone"
     return _failing(DegradedReason.PODS_NOT_READY, detail)
 
 

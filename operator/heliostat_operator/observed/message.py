@@ -5,7 +5,8 @@ from heliostat_crds.conditions import MAX_MESSAGE_CHARACTERS
 
 def fitted(message: str) -> str:
     """Make one line of the message, and cut it at the end of a word where it is too long."""
-    line = " ".join(message.split())
+    printable = "".join(it if it.isprintable() else " " for it in message)
+    line = " ".join(printable.split())
     if len(line) <= MAX_MESSAGE_CHARACTERS:
         return line
     room = MAX_MESSAGE_CHARACTERS - len("...")

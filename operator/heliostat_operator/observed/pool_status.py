@@ -23,14 +23,19 @@ class _Verdict(NamedTuple):
     message: str
 
 
+_AS_EXPECTED = _Verdict(False, DegradedReason.AS_EXPECTED, "nothing is wrong")
+
+
 def observe(observation: Observation) -> PoolStatus:
     """Give the pool's status, the whole of it."""
     counts = tally(observation)
-    trouble = _trouble(observation, counts)
+    hindrance = _hindrance(observation, counts)
+    trouble = hindrance or _blemish(observation, counts)
+    ready = _ready(observation, counts, hindrance, trouble)
     verdicts = {
-        ConditionType.READY: _ready(observation, counts, trouble),
-        ConditionType.PROGRESSING: _progressing(observation, counts, trouble),
-        ConditionType.DEGRADED: trouble,
+        ConditionType.READY: ready,
+        ConditionType.PROGRESSING: _progressing(counts, hindrance, ready),
+        ConditionType.DEGRADED: trouble or _AS_EXPECTED,
     }
     return PoolStatus.model_validate(
         {
@@ -45,8 +50,8 @@ def observe(observation: Observation) -> PoolStatus:
     )
 
 
-def _trouble(observation: Observation, counts: Tally) -> _Verdict:
-    """Find what is wrong, the most urgent first; it becomes the Degraded condition."""
+def _hindrance(observation: Observation, counts: Tally) -> _Verdict | None:
+    """Find what keeps the pool from what its spec asks for, the most urgent first."""
     if observation.spec_problem:
         return _degraded(counts, DegradedReason.INVALID_SPEC, observation.spec_problem)
     own_name = _lost_model_name(observation)
@@ -60,72 +65,69 @@ def _trouble(observation: Observation, counts: Tally) -> _Verdict:
     if counts.stalled:
         detail = "pods take longer than startupTimeout to become ready"
         return _degraded(counts, DegradedReason.PODS_NOT_READY, detail)
+    return None
+
+
+def _blemish(observation: Observation, counts: Tally) -> _Verdict | None:
+    """Find what is wrong beside that: a name that is not served, while the model is."""
     if observation.adapter_failures:
         failure = observation.adapter_failures[0]
         detail = f'adapter "{failure.adapter}" does not load: {failure.message}'
         return _degraded(counts, DegradedReason.ADAPTER_LOAD_FAILED, detail)
     if observation.conflicts:
         return _degraded(counts, DegradedReason.NAME_CONFLICT, str(observation.conflicts[0]))
-    return _Verdict(False, DegradedReason.AS_EXPECTED, "nothing is wrong")
+    return None
 
 
-def _ready(observation: Observation, counts: Tally, trouble: _Verdict) -> _Verdict:
-    own_name = _lost_model_name(observation)
-    if own_name:
-        return _Verdict(False, ReadyReason.NAME_CONFLICT, _counted(counts, own_name))
-    if _adopts(observation) and not counts.staying:
-        return _Verdict(False, ReadyReason.NO_PODS, trouble.message)
-    if counts.desired == 0:
-        return _Verdict(True, ReadyReason.SCALED_TO_ZERO, _scaled_to_zero(counts, trouble))
-    if counts.ready >= counts.desired:
+def _ready(
+    observation: Observation, counts: Tally, hindrance: _Verdict | None, trouble: _Verdict | None
+) -> _Verdict:
+    unreadable = observation.pool is None and observation.deployment is None
+    serves = counts.ready >= counts.desired and not unreadable
+    empty = _adopts(observation) and not counts.staying
+    if serves and not empty and not _lost_model_name(observation):
         return _serving(observation, counts, trouble)
-    if trouble.holds and trouble.reason.name in ReadyReason.__members__:
-        return _Verdict(False, ReadyReason[trouble.reason.name], trouble.message)
-    if counts.loading or counts.starting:
-        return _Verdict(False, ReadyReason.LOADING, _counted(counts, _coming(counts)))
-    return _Verdict(False, ReadyReason.PODS_NOT_READY, _counted(counts, _coming(counts)))
+    if hindrance is not None:
+        return _Verdict(False, ReadyReason[hindrance.reason.name], hindrance.message)
+    comes = counts.loading or counts.starting
+    reason = ReadyReason.LOADING if comes else ReadyReason.PODS_NOT_READY
+    return _Verdict(False, reason, _counted(counts, _coming(counts)))
 
 
-def _serving(observation: Observation, counts: Tally, trouble: _Verdict) -> _Verdict:
-    """Word a pool that serves as asked for: what is wrong beside that comes with it."""
+def _serving(observation: Observation, counts: Tally, trouble: _Verdict | None) -> _Verdict:
+    """Word a pool that serves as asked for; what is wrong nevertheless comes with it."""
     reason = ReadyReason.UPDATING if counts.rolling else ReadyReason.ALL_READY
-    if trouble.holds:
-        return _Verdict(True, reason, trouble.message)
+    message = _counted(counts, _updated(counts) if counts.rolling else "")
+    if counts.desired == 0:
+        left = counts.leaving + counts.staying
+        reason = ReadyReason.SCALED_TO_ZERO
+        message = f"replicas is 0; {left} still draining" if left else "replicas is 0; nothing runs"
+    elif observation.pool is not None and observation.pool.pool_kind is PoolKind.FIXED:
+        message = f"{counts.ready} fixed endpoints; routers check their health"
+    return _Verdict(True, reason, message if trouble is None else trouble.message)
+
+
+def _progressing(counts: Tally, hindrance: _Verdict | None, ready: _Verdict) -> _Verdict:
+    finished = ready.holds and not counts.rolling and counts.staying <= counts.desired
+    if hindrance is not None and not finished and (counts.stalled or not counts.moving):
+        return _Verdict(False, ProgressingReason.STALLED, hindrance.message)
     if counts.rolling:
-        done = f"{counts.updated} of {counts.desired} updated"
-        return _Verdict(True, reason, _counted(counts, done))
-    if observation.pool is not None and observation.pool.pool_kind is PoolKind.FIXED:
-        text = f"{counts.ready} fixed endpoints; routers check their health"
-        return _Verdict(True, reason, text)
-    return _Verdict(True, reason, _counted(counts, ""))
-
-
-def _scaled_to_zero(counts: Tally, trouble: _Verdict) -> str:
-    if trouble.holds:
-        return trouble.message
-    left = counts.leaving + counts.staying
-    return f"replicas is 0; {left} pods drain" if left else "replicas is 0; nothing runs"
-
-
-def _progressing(observation: Observation, counts: Tally, trouble: _Verdict) -> _Verdict:
-    short = counts.ready < counts.desired
-    unfinished = short or counts.rolling or counts.staying > counts.desired
-    blocked = trouble.holds and (unfinished or bool(observation.spec_problem))
-    if counts.stalled or (blocked and not counts.moving):
-        return _Verdict(False, ProgressingReason.STALLED, trouble.message)
-    if counts.rolling:
-        done = f"{counts.updated} of {counts.desired} updated"
-        return _Verdict(True, ProgressingReason.UPDATING, _counted(counts, done))
-    if short and counts.staying < counts.desired:
-        missing = f"{counts.desired - counts.staying} pods to create"
-        return _Verdict(True, ProgressingReason.SCALING, _counted(counts, missing))
-    if short:
+        return _Verdict(True, ProgressingReason.UPDATING, _counted(counts, _updated(counts)))
+    if counts.staying < counts.desired:
+        return _Verdict(True, ProgressingReason.SCALING, _counted(counts, _coming(counts)))
+    if counts.ready < counts.desired:
         return _Verdict(True, ProgressingReason.LOADING, _counted(counts, _coming(counts)))
-    if counts.leaving or unfinished:
-        left = counts.leaving + max(0, counts.staying - counts.desired)
-        draining = f"{left} more finish their requests"
+    left = counts.leaving + max(0, counts.staying - counts.desired)
+    if left:
+        draining = f"{left} still draining"
         return _Verdict(True, ProgressingReason.DRAINING, _counted(counts, draining))
+    if hindrance is not None:
+        return _Verdict(False, ProgressingReason.STALLED, hindrance.message)
     return _Verdict(False, ProgressingReason.COMPLETE, _counted(counts, ""))
+
+
+def _updated(counts: Tally) -> str:
+    return f"{counts.updated} of {counts.desired} updated"
 
 
 def _coming(counts: Tally) -> str:
@@ -146,6 +148,8 @@ def _degraded(counts: Tally, reason: DegradedReason, detail: str) -> _Verdict:
 
 
 def _counted(counts: Tally, detail: str) -> str:
+    if detail and not counts.desired:
+        return detail
     head = f"{counts.ready} of {counts.desired} ready"
     return f"{head}: {detail}" if detail else head
 
