@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from heliostat_cluster.cluster import Cluster, CommandError
-from heliostat_cluster.kubelet.node import NodeSpec
 from heliostat_kube.api import KubeApi
 from heliostat_kube.errors import ForbiddenError
 from heliostat_kube.resource import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, NODES, PODS, SECRETS
@@ -400,8 +399,8 @@ async def test_the_api_server_can_be_away(cluster: Cluster, api: KubeApi, pods: 
     """Pods go on while it is down, and what happened is told when it is back."""
     await pods.create("lasting", lingering())
     before = await pods.until("lasting", "ready", is_ready)
-    await cluster.api_server.stop()
-    await cluster.api_server.start()
+    async with cluster.api_server_away():
+        pass
     after = await pods.until("lasting", "ready", is_ready)
     assert after["status"]["containerStatuses"] == before["status"]["containerStatuses"]
 
@@ -410,11 +409,11 @@ async def test_pods_of_a_lost_node_are_evicted_and_the_node_comes_back(
     cluster: Cluster, api: KubeApi, pods: Pods
 ) -> None:
     """A silent node turns Unknown, its pods not Ready and Terminating; back again, they go."""
-    await cluster.add_node(NodeSpec("doomed", gpus=1))
+    await cluster.add_node("doomed", gpus=1)
     try:
         await pods.create("victim", lingering(), nodeName="doomed")
         await pods.until("victim", "ready", is_ready)
-        await cluster.control.fail_node("doomed")
+        await cluster.fail_node("doomed")
 
         async def unknown() -> bool:
             node = await api.get(NODES, "doomed")
@@ -429,17 +428,17 @@ async def test_pods_of_a_lost_node_are_evicted_and_the_node_comes_back(
         await eventually(evicted, "the pod is evicted")
         pod = await pods.until("victim", "not ready", lambda status: not is_ready(status))
         assert pod["status"]["containerStatuses"][0]["state"].get("running")
-        await cluster.control.recover_node("doomed")
+        await cluster.recover_node("doomed")
         await pods.until_gone("victim")
     finally:
-        await cluster.control.remove_node("doomed")
+        await cluster.remove_node("doomed")
 
 
 async def test_pods_without_processes_are_ready_at_once_and_go(
     cluster: Cluster, api: KubeApi, pods: Pods
 ) -> None:
     """A node for status-only pods makes many of them Ready, whatever their image."""
-    await cluster.control.add_node(NodeSpec("paper", gpus=0, status_only=True, pods=500))
+    await cluster.add_node("paper", gpus=0, status_only=True, pods=500)
     try:
         container = {"name": "main", "image": "nobody/has:this"}
         await pods.create("paper", container, nodeName="paper")
@@ -447,4 +446,4 @@ async def test_pods_without_processes_are_ready_at_once_and_go(
         await pods.delete("paper")
         await pods.until_gone("paper")
     finally:
-        await cluster.control.remove_node("paper")
+        await cluster.remove_node("paper")

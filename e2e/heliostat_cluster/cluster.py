@@ -4,7 +4,8 @@ import asyncio
 import os
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -84,7 +85,7 @@ class Cluster:
         self.state = state.resolve()
         self.settings = settings or ClusterSettings()
         self.kubeconfig = self.state / "kubeconfig"
-        self.control = KubeletControl(self.state)
+        self._control = KubeletControl(self.state)
         self.kubelet_log = self.state / "logs" / "kubelet.log"
         self._stack = AsyncExitStack()
         self._plane: ControlPlane | None = None
@@ -147,10 +148,38 @@ class Cluster:
             files = files[:-1]
         return files[-1].read_text(errors="replace") if files else ""
 
-    async def add_node(self, spec: NodeSpec) -> None:
-        """Add a node and wait until it is Ready. Raises ClusterError."""
-        await self.control.add_node(spec)
-        await self.kubectl("wait", "--for=condition=Ready", f"node/{spec.name}", "--timeout=30s")
+    async def add_node(
+        self, name: str, *, gpus: int = 8, status_only: bool = False, pods: int = 250
+    ) -> str:
+        """Add a node, wait until it is Ready and return its name. Raises ClusterError.
+
+        status_only -- its pods get no processes, they just become Running and Ready
+        pods -- how many pods it takes
+        """
+        await self._control.add_node(NodeSpec(name, gpus, status_only, pods))
+        await self.kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=30s")
+        return name
+
+    async def fail_node(self, name: str) -> None:
+        """Cut a node off: it falls silent and nobody reaches its pods. Raises ClusterError."""
+        await self._control.fail_node(name)
+
+    async def recover_node(self, name: str) -> None:
+        """Bring a failed node back, with the pods that it still has. Raises ClusterError."""
+        await self._control.recover_node(name)
+
+    async def remove_node(self, name: str) -> None:
+        """Take a node out of the cluster, with its processes. Raises ClusterError."""
+        await self._control.remove_node(name)
+
+    @asynccontextmanager
+    async def api_server_away(self) -> AsyncIterator[None]:
+        """Have no API server while the context lasts."""
+        await self.api_server.stop()
+        try:
+            yield
+        finally:
+            await self.api_server.start()
 
     async def _start(self) -> None:
         bridge = self._stack.enter_context(open_bridge())
@@ -162,7 +191,7 @@ class Cluster:
         )
         await self._start_kubelet(bridge, heliostat)
         for number in range(self.settings.nodes):
-            await self.control.add_node(NodeSpec(f"gpu-{number}", self.settings.gpus))
+            await self._control.add_node(NodeSpec(f"gpu-{number}", self.settings.gpus))
         if self.settings.nodes:
             await self.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=30s")
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable
+from collections.abc import Sequence
 
 from heliostat_cluster.images.table import Image
 from heliostat_cluster.kubelet.actions import ActionError
@@ -48,15 +48,15 @@ class ContainerKeeper:
         finally:
             self._finished.set()
 
-    async def end(self, deadline: float, turn: Awaitable[object] | None = None) -> None:
-        """End the container by a deadline on the loop's clock, in its turn, and wait for it."""
+    async def end(self, deadline: float, first: Sequence[asyncio.Task[None]] = ()) -> None:
+        """End the container by a deadline on the loop's clock, after others, and wait for it."""
         self._ending.set()
         async with self._starting:
             pass
         if self._probes is not None:
             self._probes.stop(ProbeKind.STARTUP, ProbeKind.LIVENESS)
         if self._container is not None:
-            await self._terminate(self._container, deadline, turn)
+            await self._terminate(self._container, deadline, first)
         await self._finished.wait()
 
     def kill(self) -> None:
@@ -189,12 +189,12 @@ class ContainerKeeper:
             if self._probes is not None:
                 self._probes.stop()
             deadline = asyncio.get_running_loop().time() + grace
-            self._kill = asyncio.create_task(self._terminate(container, deadline, None))
+            self._kill = asyncio.create_task(self._terminate(container, deadline, ()))
 
     async def _terminate(
-        self, container: Container, deadline: float, turn: Awaitable[object] | None
+        self, container: Container, deadline: float, first: Sequence[asyncio.Task[None]]
     ) -> None:
-        """PreStop hook, turn, SIGTERM, SIGKILL: in this order and within the deadline."""
+        """PreStop hook, the others' end, SIGTERM, SIGKILL: in this order and within the deadline."""
         loop = asyncio.get_running_loop()
         hook = (self.record.spec.get("lifecycle") or {}).get("preStop")
         if hook is not None and deadline > loop.time():
@@ -202,10 +202,8 @@ class ContainerKeeper:
                 await self._pod.actions.run(
                     hook, self.record.spec, container, deadline - loop.time()
                 )
-        if turn is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, deadline - loop.time())):
-                    await turn
+        if first:
+            await asyncio.wait(first, timeout=max(0.0, deadline - loop.time()))
         container.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout_at(max(deadline, loop.time() + _LEAST_GRACE_SECONDS)):

@@ -189,8 +189,7 @@ class PodWorker:
         mains = [asyncio.create_task(each.end(deadline)) for each in self._with(Role.MAIN)]
         tasks = [*mains]
         for keeper in reversed(self._with(Role.SIDECAR, Role.INIT)):
-            turn = _all_done([*tasks])
-            tasks.append(asyncio.create_task(keeper.end(deadline, turn)))
+            tasks.append(asyncio.create_task(keeper.end(deadline, [*tasks])))
         await asyncio.gather(*tasks)
 
     async def _disappear(self) -> None:
@@ -236,8 +235,3 @@ class PodWorker:
             started_at=self._started_at,
             ended=self._ended,
         )
-
-
-async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:
-    if tasks:
-        await asyncio.wait(tasks)
