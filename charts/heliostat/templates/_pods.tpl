@@ -10,7 +10,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Pod annotations and labels. Takes (root, component). */}}
+{{/* Pod annotations and labels, none of which changes with the chart's version alone.
+Takes (root, component). */}}
 {{- define "heliostat.podMetadata" -}}
 {{- $root := index . 0 -}}
 {{- $values := index $root.Values (index . 1) -}}
@@ -22,7 +23,10 @@ labels:
   {{- with $values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-  {{- include "heliostat.labels" . | nindent 2 }}
+  {{- with $root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- include "heliostat.selector" . | nindent 2 }}
 {{- end -}}
 
 {{/* Where a pod runs and as whom. Takes (root, component, affinity where the values name none). */}}
@@ -31,6 +35,7 @@ labels:
 {{- $component := index . 1 -}}
 {{- $values := index $root.Values $component -}}
 serviceAccountName: {{ include "heliostat.serviceAccount" (list $root $component) }}
+enableServiceLinks: false
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
@@ -85,9 +90,9 @@ securityContext:
 
 {{/* Arguments that operator and router take alike. */}}
 {{- define "heliostat.commonArguments" -}}
-{{- range .Values.watchNamespaces }}
+{{- range .Values.watchNamespaces -}}
 - --namespace={{ . }}
-{{- end }}
+{{ end -}}
 - --log-level={{ .Values.log.level }}
 - --log-format={{ .Values.log.format }}
 {{- end -}}
