@@ -18,7 +18,7 @@ SECTIONS: dict[str, type[StrEnum]] = {
 
 @pytest.mark.parametrize("condition", SECTIONS)
 def test_every_reason_is_explained(condition: str) -> None:
-    """Each condition's table has a row per reason of its enum, with the status that it goes with."""
+    """Each condition's table has one row per reason of its enum, with the status it goes with."""
     section = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
     (table,) = [it for it in section if it.startswith(f"{condition}\n")]
     rows = re.findall(r"^\| `(\w+)` \| (True|False) \| \S", table, re.MULTILINE)
