@@ -167,8 +167,10 @@ class ModelCache(Strict):
             Field(
                 min_length=2,
                 max_length=1024,
-                pattern=r"^(/[^/.:][^/:]*)+/?$",
-                json_schema_extra={"allowed": "an absolute path, such as `/var/cache/models`"},
+                pattern=r"^(/(\.?[^/.:][^/:]*|\.\.[^/:]+))+/?$",
+                json_schema_extra={
+                    "allowed": "an absolute path without `..` and `:`, such as `/var/cache/models`"
+                },
             ),
         ]
         | None

