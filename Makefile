@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test demo e2e-vllm crds charts lock clean
+.PHONY: help install check format test demo e2e-vllm tools cluster e2e crds charts lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,15 @@ demo: $(INSTALLED) ## a real Envoy, the router and four engine stand-ins (ARGS="
 
 e2e-vllm: $(INSTALLED) $(TINY_MODEL) ## two real vLLM on the CPU behind the gateway (6 GB on disk)
 	$(BIN)/pytest e2e/vllm $(ARGS)
+
+tools: $(INSTALLED) ## build the e2e cluster's programs from Go modules (about 6 minutes, once)
+	@$(BIN)/python -m heliostat_cluster tools
+
+cluster: $(INSTALLED) ## a real control plane with fake GPU nodes, until ^C (ARGS="--nodes 4")
+	@$(BIN)/python -m heliostat_cluster up $(ARGS)
+
+e2e: $(INSTALLED) ## the scenarios on that cluster, as root (E2E_CLUSTER=kind: on kind)
+	$(BIN)/pytest e2e/cluster_tests $(ARGS)
 
 crds: $(INSTALLED) ## write the CRDs and the pages that list their fields from the models
 	$(BIN)/python -m heliostat_crds.generate

@@ -6,17 +6,19 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
-from heliostat_cluster.cluster import Cluster
+from heliostat_cluster.cluster import Cluster, ClusterProvider
+from heliostat_cluster.kind import KindCluster, is_wanted
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def cluster() -> AsyncIterator[Cluster]:
-    """A running cluster of two nodes with eight GPUs each."""
-    if os.environ.get("E2E_CLUSTER") == "kind":
-        pytest.skip("this scenario needs our own cluster, not kind")
+async def cluster() -> AsyncIterator[ClusterProvider]:
+    """Return a running cluster of two nodes with eight GPUs each; E2E_STATE keeps its logs."""
+    if is_wanted():
+        async with KindCluster() as kind:
+            yield kind
+        return
     kept = os.environ.get("E2E_STATE")
     state = Path(kept or tempfile.mkdtemp(prefix="heliostat-e2e-"))
     async with Cluster(state) as running:

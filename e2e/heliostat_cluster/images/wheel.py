@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from pathlib import Path
 
 from heliostat_cluster.errors import ClusterError
@@ -19,7 +20,7 @@ from heliostat_cluster.tools import cache_folder
 CHECKOUT = Path(__file__).resolve().parents[3]
 _SOURCE_FOLDERS = ("routing", "crds", "kube", "extproc", "operator", "sim", "cli")
 _SOURCE_FILES = ("pyproject.toml", "requirements.lock", "README.md", "LICENSE")
-_KEPT = 3
+_KEPT_SECONDS = 24 * 3600.0
 
 
 def build_environment() -> Path:
@@ -35,7 +36,7 @@ def build_environment() -> Path:
 
 
 def _build(folder: Path) -> None:
-    """Build in the folder's own place, for programs name it; others wait for nothing."""
+    """Build beside the folder and rename: no run ever sees a part of it."""
     uv = Path(sys.prefix) / "bin" / "uv"
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as name:
         work = Path(name)
@@ -43,7 +44,15 @@ def _build(folder: Path) -> None:
         wheels = list((work / "dist").glob("*.whl"))
         venv = work / "environment"
         _run([sys.executable, "-m", "venv", "--without-pip", venv], work)
-        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--offline", "--no-deps"]
+        install: list[str | Path] = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--offline",
+            "--no-deps",
+            "--compile-bytecode",
+        ]
         _run([*install, "--python", venv / "bin" / "python", *wheels], work)
         _link_libraries(venv)
         _name_interpreter(venv, folder)
@@ -86,10 +95,10 @@ def _name_interpreter(venv: Path, final: Path) -> None:
 
 
 def _forget_old(base: Path) -> None:
-    environments = [each for each in base.iterdir() if not each.name.startswith("building-")]
-    environments.sort(key=lambda each: each.stat().st_mtime, reverse=True)
-    for each in environments[_KEPT:]:
-        shutil.rmtree(each, ignore_errors=True)
+    """Remove what no run has used for a day; one that lasts may still use the others."""
+    for each in base.iterdir():
+        if time.time() - each.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _digest() -> str:

@@ -72,7 +72,7 @@ async def _start(stack: AsyncExitStack, app: web.Application) -> web.AppRunner:
 def _sources(settings: KubeletSettings) -> ImageSources:
     return ImageSources(
         heliostat=Path(settings.heliostat),
-        python=Path(settings.python),
+        engine=Path(settings.engine),
         envoy=Path(settings.envoy),
         libraries=tuple(Path(folder) for folder in settings.libraries),
     )

@@ -194,7 +194,7 @@ class ContainerKeeper:
     async def _terminate(
         self, container: Container, deadline: float, first: Sequence[asyncio.Task[None]]
     ) -> None:
-        """PreStop hook, the others' end, SIGTERM, SIGKILL: in this order and within the deadline."""
+        """PreStop hook, the others' end, SIGTERM, SIGKILL: in this order, within the deadline."""
         loop = asyncio.get_running_loop()
         hook = (self.record.spec.get("lifecycle") or {}).get("preStop")
         if hook is not None and deadline > loop.time():

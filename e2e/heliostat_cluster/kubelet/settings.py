@@ -41,7 +41,7 @@ class KubeletSettings:
     server_certificate: str
     server_key: str
     heliostat: str
-    python: str
+    engine: str
     envoy: str
     libraries: tuple[str, ...]
     timing: Timing
