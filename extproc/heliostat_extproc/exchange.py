@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from heliostat_extproc.discovery.catalog import Resolution, ServedModel
 from heliostat_extproc.driver import FallOpen, ShutDown, Verdict
+from heliostat_extproc.engine_key import EngineKey
 from heliostat_extproc.errors import (
     ErrorAnswer,
     InputError,
@@ -110,10 +111,17 @@ class Exchange:
     word goes to `answer`. `finished`: an error or a direct answer has ended the request.
     """
 
-    def __init__(self, ticket: int, directory: Directory, body_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        ticket: int,
+        directory: Directory,
+        body_limit_bytes: int,
+        engine_key: EngineKey | None = None,
+    ) -> None:
         self._ticket = ticket
         self._directory = directory
         self._body_limit_bytes = body_limit_bytes
+        self._engine_key = engine_key
         self._new_body: bytes | None = None
         self.phase = Phase.HEADERS
         self.finished = False
@@ -148,10 +156,10 @@ class Exchange:
         self.phase = Phase.ANSWERED
         if isinstance(word, Dispatch):
             self.outcome = Outcome.DISPATCHED
-            return dispatch_response(self.pool, self._ticket, word.endpoints, self._new_body)
+            return self._dispatch(word.endpoints)
         if isinstance(word, FallOpen):
             self.outcome = Outcome.FELL_OPEN
-            return dispatch_response(self.pool, self._ticket, (), self._new_body)
+            return self._dispatch(())
         if isinstance(word, ShutDown):
             return self._refuse(error_answer(Reason.SHUTTING_DOWN))
         return self._refuse(answer_for_core(word.reason, word.retry_after_seconds))
@@ -221,6 +229,10 @@ class Exchange:
                 affinity_key=digest.affinity_key,
             )
         )
+
+    def _dispatch(self, endpoints: Sequence[str]) -> bytes:
+        authorization = None if self._engine_key is None else self._engine_key.authorization
+        return dispatch_response(self.pool, self._ticket, endpoints, self._new_body, authorization)
 
     def _refuse(self, answer: ErrorAnswer) -> bytes:
         self.phase = Phase.ANSWERED

@@ -11,6 +11,7 @@ import grpc
 import structlog
 
 from heliostat_extproc.driver import RouterDriver, Verdict
+from heliostat_extproc.engine_key import EngineKey
 from heliostat_extproc.errors import Reason
 from heliostat_extproc.exchange import Directory, Exchange, Outcome, Phase, ProtocolError, Question
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
@@ -50,11 +51,13 @@ class ExtProcServicer:
         observer: RequestObserver,
         *,
         body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
+        engine_key: EngineKey | None = None,
     ) -> None:
         self._driver = driver
         self._directory = directory
         self._observer = observer
         self._body_limit_bytes = body_limit_bytes
+        self._engine_key = engine_key
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -66,7 +69,7 @@ class ExtProcServicer:
     async def process(self, _messages: object, context: _Context) -> None:
         """Serve one stream: one request."""
         ticket = self._driver.next_ticket()
-        exchange = Exchange(ticket, self._directory, self._body_limit_bytes)
+        exchange = Exchange(ticket, self._directory, self._body_limit_bytes, self._engine_key)
         inbox = _Inbox(context)
         try:
             await self._converse(exchange, inbox, context)

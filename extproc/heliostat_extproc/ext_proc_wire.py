@@ -36,11 +36,16 @@ CONTINUE: dict[str, bytes] = {
 
 
 def dispatch_response(
-    pool: str, ticket: int, endpoints: Iterable[str], new_body: bytes | None = None
+    pool: str,
+    ticket: int,
+    endpoints: Iterable[str],
+    new_body: bytes | None = None,
+    authorization: str | None = None,
 ) -> bytes:
     """Send the request to the first of these endpoints, and on failure to the next.
 
-    Without endpoints Envoy's own balancing chooses within the pool. `new_body` replaces the body.
+    Without endpoints Envoy's own balancing chooses within the pool. `new_body` replaces the body,
+    `authorization` the client's own.
     """
     response = ProcessingResponse()
     common = response.request_body.response
@@ -49,6 +54,8 @@ def dispatch_response(
         common.body_mutation.body = new_body
         length = str(len(new_body))
         _set_header(common.header_mutation.set_headers, "content-length", length)
+    if authorization is not None:
+        _set_header(common.header_mutation.set_headers, "authorization", authorization)
     _set_header(common.header_mutation.set_headers, wire.CLUSTER_HEADER, wire.cluster_name(pool))
     _set_header(common.header_mutation.set_headers, wire.TICKET_HEADER, str(ticket))
     metadata = response.dynamic_metadata.fields

@@ -92,13 +92,18 @@ from envoy_data_plane.envoy.type.tracing.v3 import CustomTag
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from heliostat_extproc.envoy import wire
+from heliostat_extproc.envoy.client_tls import ClientTls, tls_socket
 from heliostat_extproc.envoy.local_replies import local_reply_config
+from heliostat_extproc.envoy.readiness import readiness_listener
 from heliostat_extproc.envoy.response_filters import stream_error_filter, token_usage_filter
 
 UNLIMITED = 2**31 - 1
 HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _STAT_PREFIX = "gateway"
+ACTIVE_REQUESTS_STAT = f"http.{_STAT_PREFIX}.downstream_rq_active"
+"""Requests of clients that Envoy has accepted and not yet answered to the end."""
+
 _KEPT_STATS = (
     f"http.{_STAT_PREFIX}.",
     "cluster.pool",
@@ -116,10 +121,14 @@ class BootstrapSettings:
 
     router_socket: Path
     """The Unix socket on which the router serves ext_proc, ADS and the access log."""
-    admin_socket: Path
-    """The Unix socket of Envoy's own admin interface."""
+    admin: Path | int
+    """Envoy's own admin interface: a Unix socket, or a port on loopback."""
     listen_address: str = "0.0.0.0"  # noqa: S104 - a gateway listens for everyone
     listen_port: int = 8080
+    client_tls: ClientTls | None = None
+    """TLS for clients, beside HTTP."""
+    ready_port: int | None = None
+    """Where Envoy says whether it should get traffic; None: nowhere."""
     node_id: str = "heliostat"
     body_limit_bytes: int = 32 * 1024 * 1024
     """The largest request body; a larger one is answered 413. Conversations with images reach
@@ -149,9 +158,9 @@ def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
     """Build the bootstrap of an Envoy that serves this router."""
     return Bootstrap(
         node=Node(id=settings.node_id, cluster="heliostat"),
-        admin=Admin(address=_pipe(settings.admin_socket)),
+        admin=Admin(address=_admin_address(settings.admin)),
         static_resources=BootstrapStaticResources(
-            listeners=[_listener(settings)], clusters=[_router_cluster(settings)]
+            listeners=_listeners(settings), clusters=[_router_cluster(settings)]
         ),
         dynamic_resources=BootstrapDynamicResources(
             ads_config=ApiConfigSource(
@@ -233,19 +242,35 @@ def _router_cluster(settings: BootstrapSettings) -> Cluster:
     )
 
 
-def _listener(settings: BootstrapSettings) -> Listener:
-    address = SocketAddress(address=settings.listen_address, port_value=settings.listen_port)
+def _listeners(settings: BootstrapSettings) -> list[Listener]:
+    listeners = [_client_listener("clients", settings.listen_port, settings)]
+    tls = settings.client_tls
+    if tls is not None:
+        listener = _client_listener("clients-tls", tls.port, settings)
+        listener.filter_chains[0].transport_socket = tls_socket(tls)
+        listeners.append(listener)
+    if settings.ready_port is not None:
+        listeners.append(readiness_listener(_socket_address(settings, settings.ready_port)))
+    return listeners
+
+
+def _client_listener(name: str, port: int, settings: BootstrapSettings) -> Listener:
     manager = Filter(
         name="envoy.filters.network.http_connection_manager",
         typed_config=Any.pack(_connection_manager(settings)),
     )
     return Listener(
         enable_reuse_port=False,
-        name="clients",
-        address=Address(socket_address=address),
+        name=name,
+        address=Address(socket_address=_socket_address(settings, port)),
         filter_chains=[FilterChain(filters=[manager])],
         per_connection_buffer_limit_bytes=settings.body_limit_bytes,
     )
+
+
+def _socket_address(settings: BootstrapSettings, port: int) -> SocketAddress:
+    host = settings.listen_address
+    return SocketAddress(address=host, port_value=port, ipv4_compat=host == "::")
 
 
 def _connection_manager(settings: BootstrapSettings) -> HttpConnectionManager:
@@ -347,6 +372,12 @@ def _grpc_log(
 
 def _router_service() -> GrpcService:
     return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=wire.ROUTER_CLUSTER))
+
+
+def _admin_address(admin: Path | int) -> Address:
+    if isinstance(admin, Path):
+        return _pipe(admin)
+    return Address(socket_address=SocketAddress(address="127.0.0.1", port_value=admin))
 
 
 def _pipe(path: Path) -> Address:

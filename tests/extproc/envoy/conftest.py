@@ -253,7 +253,7 @@ class Gateway:
         self.envoy = EnvoyProcess(
             lambda admin: BootstrapSettings(
                 router_socket=self.socket,
-                admin_socket=admin,
+                admin=admin,
                 listen_address="127.0.0.1",
                 listen_port=self.port,
                 body_limit_bytes=BODY_LIMIT_BYTES,

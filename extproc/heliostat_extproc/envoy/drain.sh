@@ -1,0 +1,47 @@
+# Ends Envoy's work before it is stopped: it turns unready, asks clients to leave, and waits until no
+# request is open. Run as `bash drain.sh [SECONDS [QUIET_SECONDS]]`: the longest wait, and how long
+# there must be no request before it ends. Status 1: requests are still open.
+# Needs bash alone of Envoy's image, beside sleep.
+
+limit=${1:-$default_limit}
+quiet_needed=${2:-5}
+
+# ask METHOD PATH: prints the answer of Envoy's admin interface; fails if that is not 200.
+ask() {
+  local answer=
+  {
+    printf '%s %s HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n' "$1" "$2" >&3
+    IFS= read -r -d '' -t 5 answer <&3
+  } 3<>"/dev/tcp/127.0.0.1/$admin_port" || [[ -n $answer ]] || return 1
+  printf '%s' "$answer"
+  [[ $answer == 'HTTP/1.1 200 '* ]]
+} 2>/dev/null
+
+open_requests() {
+  local answer
+  answer=$(ask GET "/stats?filter=^$active_requests_stat\$") || return 1
+  [[ $answer =~ $active_requests_stat:\ ([0-9]+) ]] && printf '%s' "${BASH_REMATCH[1]}"
+}
+
+told=
+open=unknown
+quiet=0
+while ((SECONDS < limit && quiet <= quiet_needed)); do
+  if [[ -z $told ]]; then
+    # From the first on Envoy is unready and every answer closes its connection; the second closes
+    # the listeners once Envoy's own --drain-time-s is over.
+    ask POST /healthcheck/fail >/dev/null && ask POST '/drain_listeners?graceful' >/dev/null && told=1
+  fi
+  open=$(open_requests) || open=unknown
+  if [[ $told && $open == 0 ]]; then
+    ((quiet += 1))
+  else
+    quiet=0
+  fi
+  ((quiet > quiet_needed)) || sleep 1
+done
+
+if [[ $open != 0 ]]; then
+  echo "drain.sh: after $limit s requests are still open: $open" >&2
+  exit 1
+fi
