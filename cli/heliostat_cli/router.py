@@ -10,10 +10,14 @@ from pathlib import Path
 
 import uvloop
 
+from heliostat_extproc.discovery.cluster import ClusterSettings, KubernetesDiscovery
+from heliostat_extproc.discovery.discovery import Discovery
+from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.driver import Recorder
 from heliostat_extproc.logs import LogFormat, configure_logs
 from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
 from heliostat_extproc.recorder import record_to
+from heliostat_kube.errors import ConfigurationError
 from heliostat_routing.router import Router
 from heliostat_routing.settings import PolicyName
 
@@ -34,8 +38,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_router_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of every command that runs a router."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--pools", type=Path, metavar="DIR", help="folder of InferencePool manifests"
+    )
+    source.add_argument(
+        "--kubernetes",
+        action="store_true",
+        help="follow InferencePools and pods of a cluster: the one this runs in, else KUBECONFIG",
+    )
     parser.add_argument(
-        "--pools", type=Path, required=True, metavar="DIR", help="folder of InferencePool manifests"
+        "--namespace",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --kubernetes: follow this namespace only; may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--picker-service",
+        metavar="NAME",
+        help="with --kubernetes: also serve pools of the Gateway API whose endpointPickerRef names"
+        " this Service",
     )
     parser.add_argument(
         "--policy",
@@ -43,11 +66,17 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         help="use this policy for all pools",
     )
     parser.add_argument(
+        "--admin-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address for the admin port (default: %(default)s)",
+    )
+    parser.add_argument(
         "--admin-port",
         type=int,
         default=DEFAULT_ADMIN_PORT,
         metavar="PORT",
-        help="port on loopback for /metrics, /pools, /healthz, /readyz; 0 takes a free one"
+        help="port for /metrics, /pools, /endpoints, /healthz, /readyz; 0 takes a free one"
         " (default: %(default)s)",
     )
     parser.add_argument(
@@ -84,12 +113,12 @@ def run_until_stopped(
 ) -> int:
     """Run `serve`, whose event is set by the first SIGTERM or ^C; the second ends it at once."""
     configure_logs(LogFormat(args.log_format), args.log_level)
-    if not args.pools.is_dir():
+    if args.pools is not None and not args.pools.is_dir():
         print(f"heliostat: no such folder: {args.pools}", file=sys.stderr)
         return 1
     try:
         uvloop.run(_with_signals(serve))
-    except (RouterStartError, OSError) as error:
+    except (RouterStartError, ConfigurationError, OSError) as error:
         print(f"heliostat: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
@@ -113,12 +142,19 @@ async def wait_for_stop(router: RouterProcess, stop: asyncio.Event) -> None:
 def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
     """Translate the options of `add_router_options`."""
     return RouterSettings(
-        pools=args.pools,
+        discovery=_discovery(args),
         socket=socket,
+        admin_host=args.admin_host,
         admin_port=args.admin_port,
         policy=None if args.policy is None else PolicyName(args.policy),
         drain_seconds=args.drain_seconds,
     )
+
+
+def _discovery(args: argparse.Namespace) -> Discovery:
+    if args.kubernetes:
+        return KubernetesDiscovery(ClusterSettings(tuple(args.namespace), args.picker_service))
+    return FolderDiscovery(args.pools)
 
 
 async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from heliostat_extproc.pool_sync import EndpointsReport
 from heliostat_routing.views import PoolView
 
 
@@ -18,10 +19,11 @@ class AdminSources:
     problems: Callable[[], list[str]]
     """What is wrong with the manifests, a sentence each."""
     is_ready: Callable[[], bool]
+    endpoints: Callable[[], EndpointsReport]
 
 
 def build_admin(sources: AdminSources) -> web.Application:
-    """Build the application: /metrics, /healthz, /readyz, /pools."""
+    """Build the application: /metrics, /healthz, /readyz, /pools, /endpoints."""
 
     async def metrics(_request: web.Request) -> web.Response:
         page = generate_latest(sources.registry)
@@ -39,6 +41,9 @@ def build_admin(sources: AdminSources) -> web.Application:
         views = [asdict(view) for view in sources.views()]
         return web.json_response({"pools": views, "problems": sources.problems()})
 
+    async def endpoints(_request: web.Request) -> web.Response:
+        return web.json_response(asdict(sources.endpoints()))
+
     application = web.Application()
     application.add_routes(
         [
@@ -46,6 +51,7 @@ def build_admin(sources: AdminSources) -> web.Application:
             web.get("/healthz", healthz),
             web.get("/readyz", readyz),
             web.get("/pools", pools),
+            web.get("/endpoints", endpoints),
         ]
     )
     return application

@@ -7,6 +7,7 @@ balancing.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -110,6 +111,10 @@ class RouterDriver:
     def serving_endpoints(self) -> frozenset[str]:
         """Name the endpoints that serve a request now."""
         return frozenset(route[0] for route in self._routes.values())
+
+    def inflight_by_endpoint(self) -> Counter[str]:
+        """Count the requests that each endpoint serves now; those it does not serve are missing."""
+        return Counter(route[0] for route in self._routes.values())
 
     def promised_endpoints(self) -> frozenset[str]:
         """Name the endpoints that serve a request, or may be asked to by a retry."""

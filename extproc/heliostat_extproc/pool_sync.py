@@ -5,7 +5,7 @@ core first; Envoy keeps an endpoint, or a whole pool, until the last request pro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -21,6 +21,23 @@ Publish = Callable[[Mapping[str, Sequence[str]]], None]
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointReport:
+    """One endpoint; `pool` is None once it has left, `inflight` counts requests sent to it."""
+
+    pool: str | None
+    phase: EndpointPhase
+    inflight: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsReport:
+    """What this router does to every endpoint, by address, for those who want to remove some."""
+
+    synced: bool
+    endpoints: Mapping[str, EndpointReport]
+
+
 class PoolSync:
     """The pools in force; `resolve` and `models` answer from the newest snapshot.
 
@@ -33,7 +50,7 @@ class PoolSync:
         self._driver = driver
         self._publish = publish
         self._policy = policy
-        self._catalog = Catalog({})
+        self._catalog = Catalog()
         self._wanted: dict[str, PoolUpdated] = {}
         self._told: dict[str, PoolUpdated] = {}
         self._published: dict[str, frozenset[str]] | None = None
@@ -60,19 +77,35 @@ class PoolSync:
         leaving = {address for pool in removed for address in (self._published or {})[pool]}
         return self._driver.serving_endpoints() | picked | leaving
 
+    def report(self) -> EndpointsReport:
+        """Say of every endpoint whether it takes requests and how many it serves.
+
+        An endpoint that has left its pool is reported as draining while it serves.
+        """
+        inflight = self._driver.inflight_by_endpoint()
+        leaving = {
+            it: EndpointReport(None, EndpointPhase.DRAINING, inflight[it]) for it in inflight
+        }
+        known = {
+            endpoint.address: EndpointReport(pool, endpoint.phase, inflight[endpoint.address])
+            for pool, update in self._told.items()
+            for endpoint in update.endpoints
+        }
+        return EndpointsReport(self.is_synced, leaving | known)
+
     def apply(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force."""
         self._note_problems(snapshot)
-        self._catalog = Catalog.of(snapshot.pools)
-        self._wanted = {}
+        self._catalog = snapshot.catalog
+        before, self._wanted = self._wanted, {}
         for pool in snapshot.pools:
-            settings = pool.pool_settings()
+            settings = pool.settings
             if self._policy is not None:
                 settings = replace(settings, policy=self._policy)
-            self._wanted[pool.key] = PoolUpdated(pool.key, settings, pool.endpoint_settings())
+            self._wanted[pool.key] = PoolUpdated(pool.key, settings, pool.endpoints)
         self._tell_core()
         self.sweep()
-        _log.info("pools", names=sorted(self._wanted), problems=len(self.problems))
+        _log_changes(before, self._wanted)
 
     def on_acked(self, addresses: Mapping[str, frozenset[str]]) -> None:
         """Let the core pick from these addresses of each pool: Envoy knows them."""
@@ -110,11 +143,29 @@ class PoolSync:
                 self._driver.submit(update)
 
     def _note_problems(self, snapshot: Snapshot) -> None:
-        problems = tuple(str(problem) for problem in snapshot.problems)
-        for problem in problems:
+        for problem in snapshot.problems:
             if problem not in self.problems:
                 _log.error("manifest refused", problem=problem)
-        self.problems = problems
+        self.problems = snapshot.problems
+
+
+def _log_changes(before: Mapping[str, PoolUpdated], after: Mapping[str, PoolUpdated]) -> None:
+    """Log what came, went and changed: pools, and the phases of their endpoints."""
+    for pool in sorted(before.keys() - after.keys()):
+        _log.info("pool removed", pool=pool)
+    for pool, update in after.items():
+        if pool not in before:
+            _log.info("pool added", pool=pool, endpoints=len(update.endpoints))
+            continue
+        old, new = _phases(before[pool]), _phases(update)
+        gone = sorted(old.keys() - new.keys())
+        changed = {it: phase for it, phase in sorted(new.items()) if old.get(it) != phase}
+        if gone or changed:
+            _log.info("endpoints", pool=pool, gone=gone, now=changed)
+
+
+def _phases(update: PoolUpdated) -> dict[str, str]:
+    return {endpoint.address: endpoint.phase.value for endpoint in update.endpoints}
 
 
 def _as_known(endpoint: EndpointSettings, acked: frozenset[str]) -> EndpointSettings:

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from heliostat_extproc.admin import AdminSources, start_admin
-from heliostat_extproc.discovery.folder import FolderDiscovery
+from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.driver import Core, Recorder, RouterDriver
 from heliostat_extproc.envoy.access_log import AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer
@@ -48,8 +48,8 @@ class RouterStartError(RuntimeError):
 class RouterSettings:
     """How one router process runs."""
 
-    pools: Path
-    """The folder of manifests."""
+    discovery: Discovery
+    """Where the pools come from."""
     socket: Path
     """The Unix socket for Envoy."""
     listen: str | None = None
@@ -88,6 +88,7 @@ class RouterProcess:
             settings=settings.scrape,
         )
         self.telemetry.watch_envoy(self.ads, self.access_log)
+        self.telemetry.watch_discovery(settings.discovery.age_seconds)
         self._health = HealthServicer()
         self._server = grpc.aio.server(options=_GRPC_OPTIONS)
         self._admin: web.AppRunner | None = None
@@ -163,6 +164,7 @@ class RouterProcess:
             views=self.driver.views,
             problems=lambda: list(self.pools.problems),
             is_ready=lambda: self.is_ready,
+            endpoints=self.pools.report,
         )
         host, port = self._settings.admin_host, self._settings.admin_port
         try:
@@ -175,7 +177,7 @@ class RouterProcess:
             ) from error
 
     async def _follow_pools(self) -> None:
-        async for snapshot in FolderDiscovery(self._settings.pools).watch():
+        async for snapshot in self._settings.discovery.watch():
             self.pools.apply(snapshot)
             self.telemetry.on_manifests_read(len(snapshot.problems))
             await self._report_health()

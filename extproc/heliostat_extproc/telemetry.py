@@ -107,6 +107,14 @@ class Telemetry:
         )
         self.registry.register(_CountCollector(counts))
 
+    def watch_discovery(self, age_seconds: Callable[[], float]) -> None:
+        """Show how old the view of the pools may be."""
+        self._gauge(
+            "discovery_age_seconds",
+            "Since the source of the pools was last heard; 30 s are normal where nothing changes.",
+            age_seconds,
+        )
+
     def on_manifests_read(self, problem_count: int) -> None:
         """Note how many manifests are faulty now."""
         self._manifest_problems.set(problem_count)

@@ -1,12 +1,11 @@
 """Pools on their way to the core: what may be picked, and from when on."""
 
-from heliostat_crds.inference_pool import InferencePool
-from heliostat_extproc.discovery.snapshot import Snapshot
+from heliostat_extproc.discovery.snapshot import ServedPool, Snapshot
 from heliostat_extproc.driver import RouterDriver
-from heliostat_extproc.pool_sync import PoolSync
+from heliostat_extproc.pool_sync import EndpointReport, EndpointsReport, PoolSync
 from heliostat_routing.commands import Command
 from heliostat_routing.events import Event, PoolUpdated
-from heliostat_routing.settings import EndpointPhase
+from heliostat_routing.settings import EndpointPhase, EndpointSettings, PoolSettings
 from heliostat_routing.views import PoolView
 
 ADDRESS = "10.0.0.1:8000"
@@ -27,15 +26,8 @@ class FakeCore:
         return ()
 
 
-def pool(name: str) -> InferencePool:
-    return InferencePool.model_validate(
-        {
-            "apiVersion": "heliostat.dev/v1alpha1",
-            "kind": "InferencePool",
-            "metadata": {"name": name},
-            "spec": {"model": {"name": name}, "endpoints": [{"address": ADDRESS}]},
-        }
-    )
+def pool(name: str) -> ServedPool:
+    return ServedPool(name, PoolSettings(), (EndpointSettings(ADDRESS),))
 
 
 async def test_an_endpoint_is_ready_in_the_pool_whose_cluster_envoy_has_acknowledged() -> None:
@@ -48,3 +40,13 @@ async def test_an_endpoint_is_ready_in_the_pool_whose_cluster_envoy_has_acknowle
     assert core.phases == {"a": EndpointPhase.READY, "b": EndpointPhase.STARTING}
     sync.on_acked({name: frozenset({ADDRESS}) for name in ("a", "b")})
     assert core.phases == {"a": EndpointPhase.READY, "b": EndpointPhase.READY}
+
+
+async def test_the_report_tells_phases_and_requests_of_every_endpoint() -> None:
+    """Before the first snapshot nothing is known; then each endpoint is, as the core was told."""
+    sync = PoolSync(RouterDriver(FakeCore()), lambda pools: None)
+    assert sync.report() == EndpointsReport(synced=False, endpoints={})
+    sync.apply(Snapshot((pool("a"),)))
+    sync.on_acked({"a": frozenset({ADDRESS})})
+    ready = EndpointReport("a", EndpointPhase.READY, inflight=0)
+    assert sync.report() == EndpointsReport(synced=True, endpoints={ADDRESS: ready})

@@ -5,7 +5,9 @@ Reads `*.yaml` and `*.yml` in the folder itself; hidden files are left alone.
 
 import asyncio
 import stat
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,6 +43,11 @@ class FolderDiscovery:
         self._path = path
         self._resync_seconds = resync_seconds
         self._parse = lru_cache(_REMEMBERED_FILES)(parse_manifests)
+        self._read_at: float | None = None
+
+    def age_seconds(self) -> float:
+        """Seconds since the folder was last read; infinite before the first time."""
+        return float("inf") if self._read_at is None else time.monotonic() - self._read_at
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """Give the snapshot of the first full reading, then each that differs from the last.
@@ -73,13 +80,14 @@ class FolderDiscovery:
         last_good: Accepted = before.accepted if before else {}
         try:
             contents = read_contents(self._path)
+            self._read_at = time.monotonic()
         except OSError as error:
             if before is None:
                 return None
             problem = ManifestProblem(
                 str(self._path), None, "", f"the folder cannot be read: {error.strerror}"
             )
-            return FolderState(Snapshot(before.snapshot.pools, (problem,)), last_good)
+            return FolderState(replace(before.snapshot, problems=(str(problem),)), last_good)
         return read_folder(contents, last_good, self._parse)
 
 

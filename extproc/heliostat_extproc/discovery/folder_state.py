@@ -1,19 +1,22 @@
 """From the contents of a folder to the pools in force. Pure: no disk, no clock.
 
 A file is taken whole or not at all: while anything in it is wrong, the pools that were accepted
-from it last stay in force. Where two files' pools claim one name, the pool that has it keeps it,
-and of two that are new the one in the first file by name gets it. Only the other pool is refused
-(its last accepted version stays, where that one still fits).
+from it last stay in force. Pools of one model serve it together. Where two pools mean different
+things by one name, the pool that has it keeps it, and of two that are new the one in the first file
+by name gets it. Only the other pool is refused (its last accepted version stays, where that one
+still fits).
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from heliostat_crds.inference_pool import InferencePool
+from heliostat_crds.claims import claimant_of
+from heliostat_crds.inference_pool import KIND, InferencePool, PoolKind
 from heliostat_crds.manifest import ManifestFile, PoolManifest, parse_manifests
 from heliostat_crds.problem import ManifestProblem
-from heliostat_extproc.discovery.catalog import CatalogBuilder, CatalogError
+from heliostat_extproc.discovery.folder_claims import ClaimError, FolderClaims
+from heliostat_extproc.discovery.served_pool import Member, snapshot_of
 from heliostat_extproc.discovery.snapshot import Snapshot
 
 
@@ -23,6 +26,8 @@ class Unreadable:
 
     reason: str
 
+
+_NO_ENDPOINTS = "spec.endpoints is missing: only a cluster runs or finds engines"
 
 Contents: TypeAlias = Mapping[str, str | Unreadable]
 """The text of each file by its name."""
@@ -60,7 +65,7 @@ def _parse_file(file: str, text: str | Unreadable, parse: Parse) -> ManifestFile
 
 @dataclass(slots=True)
 class _Reading:
-    catalog: CatalogBuilder = field(default_factory=CatalogBuilder)
+    claims: FolderClaims = field(default_factory=FolderClaims)
     accepted: dict[str, tuple[InferencePool, ...]] = field(default_factory=dict)
     problems: list[ManifestProblem] = field(default_factory=list)
 
@@ -70,7 +75,7 @@ class _Reading:
         after = {pool.key: pool for pool in declared}
         for before in last:
             if before.key in after:
-                self.catalog.keep(file, before, after[before.key])
+                self.claims.keep(file, before, after[before.key])
 
     def take(self, file: str, found: ManifestFile, last: tuple[InferencePool, ...]) -> None:
         """Put the file's pools in force, or what was before where they cannot be."""
@@ -88,8 +93,8 @@ class _Reading:
         for manifest in manifests:
             pool = manifest.pool
             try:
-                self.catalog.add(pool, file)
-            except CatalogError as error:
+                self.claims.add(pool, file)
+            except ClaimError as error:
                 self.problems.append(manifest.problem(str(error)))
                 older = previous.get(pool.key)
                 if older is not None and self._fits(file, older):
@@ -99,11 +104,21 @@ class _Reading:
 
     def _fits(self, file: str, pool: InferencePool) -> bool:
         try:
-            self.catalog.add(pool, file)
-        except CatalogError:
+            self.claims.add(pool, file)
+        except ClaimError:
             return False
         return True
 
     def state(self) -> FolderState:
-        pools = tuple(pool for file in self.accepted.values() for pool in file)
-        return FolderState(Snapshot(pools, tuple(self.problems)), self.accepted)
+        pools = [pool for file in self.accepted.values() for pool in file]
+        self.problems.extend(
+            ManifestProblem(file, None, f"{KIND} {pool.key}", _NO_ENDPOINTS)
+            for file, accepted in self.accepted.items()
+            for pool in accepted
+            if pool.pool_kind is not PoolKind.FIXED
+        )
+        members = (
+            Member(claimant_of(pool, place), pool.pool_settings(), pool.endpoint_settings())
+            for place, pool in enumerate(pools)
+        )
+        return FolderState(snapshot_of(members, map(str, self.problems)), self.accepted)

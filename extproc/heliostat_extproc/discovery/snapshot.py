@@ -1,14 +1,24 @@
 """What a discovery tells the router: the whole truth at one instant, never a difference."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from heliostat_crds.inference_pool import InferencePool
-from heliostat_crds.problem import ManifestProblem
+from heliostat_extproc.discovery.catalog import Catalog
+from heliostat_routing.settings import EndpointSettings, PoolSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPool:
+    """The endpoints that requests for a model choose from; `key` is that of its oldest pool."""
+
+    key: str
+    settings: PoolSettings
+    endpoints: tuple[EndpointSettings, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All pools in force, no two with one key or one model name, and all that is wrong."""
+    """All pools in force, who serves which name, and all that is wrong, a sentence each."""
 
-    pools: tuple[InferencePool, ...] = ()
-    problems: tuple[ManifestProblem, ...] = ()
+    pools: tuple[ServedPool, ...] = ()
+    catalog: Catalog = field(default_factory=Catalog)
+    problems: tuple[str, ...] = ()

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import pytest
-
+from heliostat_crds.claims import claimant_of, settle
 from heliostat_crds.inference_pool import InferencePool
-from heliostat_extproc.discovery.catalog import Catalog, CatalogError, Resolution, ServedModel
+from heliostat_extproc.discovery.catalog import Catalog, Resolution, ServedModel
 
 
 def pool(name: str, model: str, aliases: list[str] | None = None, **spec: Any) -> InferencePool:
@@ -19,13 +18,17 @@ def pool(name: str, model: str, aliases: list[str] | None = None, **spec: Any) -
     )
 
 
+def catalog_of(*pools: InferencePool) -> Catalog:
+    return Catalog.of(settle(claimant_of(it, place) for place, it in enumerate(pools)))
+
+
 CHAT = pool("chat", "llama", ["gpt-4"], engine={"adapters": [{"name": "sql"}]})
 CODE = pool("code", "coder")
 
 
 def test_names_lead_to_pool_model_and_adapter() -> None:
     """A model's name, its aliases and its adapters are found; other names are nobody's."""
-    catalog = Catalog.of([CHAT, CODE])
+    catalog = catalog_of(CHAT, CODE)
     assert catalog.resolve("llama") == Resolution("chat", "llama")
     assert catalog.resolve("gpt-4") == Resolution("chat", "llama")
     assert catalog.resolve("sql") == Resolution("chat", "llama", "sql")
@@ -35,14 +38,14 @@ def test_names_lead_to_pool_model_and_adapter() -> None:
 
 def test_the_engine_is_asked_for_the_name_it_knows() -> None:
     """An alias becomes the model's name, an adapter stays its own."""
-    catalog = Catalog.of([CHAT])
+    catalog = catalog_of(CHAT)
     served = {name: catalog.names[name].served_name for name in catalog.names}
     assert served == {"llama": "llama", "gpt-4": "llama", "sql": "sql"}
 
 
 def test_every_name_is_listed_once_in_the_order_of_the_pools() -> None:
     """The list of models tells what each name is and which model an adapter belongs to."""
-    assert Catalog.of([CODE, CHAT]).models() == (
+    assert catalog_of(CODE, CHAT).models() == (
         ServedModel("coder", "coder", None, "code"),
         ServedModel("llama", "llama", None, "chat"),
         ServedModel("gpt-4", "llama", None, "chat"),
@@ -50,19 +53,9 @@ def test_every_name_is_listed_once_in_the_order_of_the_pools() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("later", "says"),
-    [
-        (pool("chat", "other"), 'there already is a pool "chat"'),
-        (pool("b", "gpt-4"), 'model "gpt-4" is already served by pool "chat"'),
-        (pool("b", "x", ["sql"]), 'model "sql" is already served by pool "chat"'),
-        (
-            pool("b", "x", engine={"adapters": [{"name": "llama"}]}),
-            'model "llama" is already served by pool "chat"',
-        ),
-    ],
-)
-def test_a_name_has_one_pool(later: InferencePool, says: str) -> None:
-    """A pool that claims what an earlier one has is an error that names both."""
-    with pytest.raises(CatalogError, match=says):
-        Catalog.of([CHAT, later])
+def test_pools_of_one_model_are_reached_through_the_oldest() -> None:
+    """A second pool of a model adds its names; all of them lead to the first pool's key."""
+    more = pool("more", "llama", ["llama-3"], engine={"adapters": [{"name": "chat-lora"}]})
+    catalog = catalog_of(CHAT, more)
+    assert {it.pool for it in catalog.names.values()} == {"chat"}
+    assert set(catalog.names) == {"llama", "gpt-4", "llama-3", "sql", "chat-lora"}

@@ -12,12 +12,15 @@ from heliostat_extproc.discovery.folder_state import (
 )
 
 
-def manifest(name: str, model: str, port: int = 8000, namespace: str | None = None) -> str:
+def manifest(
+    name: str, model: str, port: int = 8000, namespace: str | None = None, alias: str = ""
+) -> str:
     space = f", namespace: {namespace}" if namespace else ""
     return (
         "apiVersion: heliostat.dev/v1alpha1\nkind: InferencePool\n"
         f"metadata: {{name: {name}{space}}}\n"
-        f"spec: {{model: {{name: {model}}}, engine: {{port: {port}}}}}\n"
+        f"spec: {{model: {{name: {model}, aliases: [{alias}]}}, engine: {{port: {port}}},"
+        " endpoints: [{address: 10.0.0.1}]}\n"
     )
 
 
@@ -28,7 +31,7 @@ def read(
 
 
 def in_force(state: FolderState) -> list[tuple[str, int]]:
-    return [(pool.key, pool.spec.engine.port) for pool in state.snapshot.pools]
+    return [(pool.key, pool.spec.engine.port) for it in state.accepted.values() for pool in it]
 
 
 def told(state: FolderState) -> list[str]:
@@ -48,16 +51,35 @@ def test_a_pool_name_may_stand_once_in_each_namespace() -> None:
     assert in_force(read(contents)) == [("x/chat", 8000), ("chat", 8000)]
 
 
-def test_a_model_name_has_one_pool() -> None:
-    """The later pool that claims a served model is refused alone; its file's others are taken."""
+def test_a_name_means_one_model() -> None:
+    """The later pool that means another model by it is refused alone; its file's others go in."""
     contents = {
         "a.yaml": manifest("one", "llama"),
-        "b.yaml": manifest("two", "llama") + "---\n" + manifest("three", "qwen"),
+        "b.yaml": manifest("two", "opt", alias="llama") + "---\n" + manifest("three", "qwen"),
     }
     state = read(contents)
     assert in_force(state) == [("one", 8000), ("three", 8000)]
     assert told(state) == [
-        'b.yaml:1: InferencePool two: model "llama" is already served by pool "one"'
+        'b.yaml:1: InferencePool two: name "llama" is already served by pool "one"'
+    ]
+
+
+def test_pools_of_one_model_are_served_as_one() -> None:
+    """Their endpoints are put together under the first file's pool."""
+    state = read({"b.yaml": manifest("two", "llama", 2), "a.yaml": manifest("one", "llama", 1)})
+    assert told(state) == []
+    [pool] = state.snapshot.pools
+    assert pool.key == "one"
+    assert [endpoint.address for endpoint in pool.endpoints] == ["10.0.0.1:1", "10.0.0.1:2"]
+
+
+def test_a_pool_that_only_a_cluster_can_serve_is_told() -> None:
+    """Nobody starts engines or looks for pods here: only addresses serve."""
+    managed = manifest("one", "llama").replace("endpoints: [{address: 10.0.0.1}]", "replicas: 2")
+    state = read({"a.yaml": managed})
+    assert [pool.endpoints for pool in state.snapshot.pools] == [()]
+    assert told(state) == [
+        "a.yaml: InferencePool one: spec.endpoints is missing: only a cluster runs or finds engines"
     ]
 
 
@@ -65,12 +87,14 @@ def test_a_refused_pool_keeps_its_last_version_where_that_fits() -> None:
     """An edit that claims another pool's model leaves the pool as it was."""
     good = {"a.yaml": manifest("one", "llama"), "b.yaml": manifest("two", "qwen", 1)}
     before = read(good)
-    state = read(good | {"b.yaml": manifest("two", "llama", 2)}, before.accepted)
+    state = read(good | {"b.yaml": manifest("two", "qwen", 2, alias="llama")}, before.accepted)
     assert in_force(state) == [("one", 8000), ("two", 1)]
     assert len(told(state)) == 1
 
 
-@pytest.mark.parametrize("newcomer", [manifest("chat", "other", 2), manifest("typo", "llama", 2)])
+@pytest.mark.parametrize(
+    "newcomer", [manifest("chat", "other", 2), manifest("typo", "opt", 2, alias="llama")]
+)
 def test_a_pool_in_force_is_not_taken_away_by_an_earlier_file(newcomer: str) -> None:
     """Whoever has the name of a pool or a model keeps it; the newcomer is the problem."""
     good = {"z.yaml": manifest("chat", "llama", 1)}
@@ -84,7 +108,10 @@ def test_a_pool_in_force_is_not_taken_away_by_an_earlier_file(newcomer: str) -> 
 def test_a_changed_pool_keeps_the_names_that_it_had_before() -> None:
     """An edit of the holder, or of an older pool that wants its name, changes nothing of that."""
     good = {"a.yaml": manifest("one", "qwen", 1), "z.yaml": manifest("two", "llama", 1)}
-    edited = {"a.yaml": manifest("one", "llama", 2), "z.yaml": manifest("two", "llama", 2)}
+    edited = {
+        "a.yaml": manifest("one", "opt", 2, alias="llama"),
+        "z.yaml": manifest("two", "llama", 2),
+    }
     state = read(edited, read(good).accepted)
     assert in_force(state) == [("one", 1), ("two", 2)]
 
