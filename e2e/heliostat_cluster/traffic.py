@@ -101,6 +101,12 @@ class Traffic:
                 f"{came} of {more} answers in {within_seconds:.0f} s; {self._failures_told()}"
             ) from None
 
+    async def keeps_answering(self, *, seconds: float, gap_seconds: float = 15.0) -> None:
+        """Watch for so long that no gap between answers is longer; TrafficError if one is."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await self.answered(1, within_seconds=gap_seconds)
+
     def expect_no_failures(self) -> None:
         """Raise TrafficError if any request failed, or none was answered."""
         if self.tally.failures:
