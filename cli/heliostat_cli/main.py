@@ -9,6 +9,7 @@ COMMANDS = {
     "demo": "watch requests flow through a real Envoy to four engine stand-ins",
     "gateway": "run Envoy and its router together",
     "router": "run the router alone, for an Envoy that you run",
+    "operator": "keep a cluster's engines as its InferencePools declare them",
     "engine": "run an engine stand-in that speaks vLLM's HTTP",
     "load": "send OpenAI requests and report latency, throughput and hit ratio",
 }

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from heliostat_crds.wire_names import GROUP
-from heliostat_kube.resource import Json, Resource, resource_of
+from heliostat_crds.wire_names import GROUP, POOL_LABEL
+from heliostat_kube.resource import DEPLOYMENTS, Json, Resource, resource_of
+from heliostat_operator.observed.deployment import DeploymentView, parse_deployment
 
 APPLIED_ANNOTATION = f"{GROUP}/applied"
 """Annotation of every object that the operator makes: a hash of what it applied. It tells that
@@ -18,16 +19,31 @@ _NOISE = ("managedFields", "resourceVersion", "generation", "creationTimestamp",
 
 @dataclass(frozen=True, slots=True)
 class LiveObject:
-    """One owned object: who owns it, and its body as JSON without status and bookkeeping."""
+    """One owned object: its pool, and its body as JSON without status and bookkeeping.
+
+    `pool` is what its label says, `owner_uid` which pool really owns it.
+    """
 
     resource: Resource
     namespace: str
     name: str
     uid: str
+    pool: str
     owner_uid: str
     deleting: bool
     body: bytes
+    deployment: DeploymentView | None
     version: int = field(compare=False)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def pool_key(self) -> str:
+        """Key of the pool that its label names."""
+        return f"{self.namespace}/{self.pool}"
 
     @property
     def applied_hash(self) -> str:
@@ -46,14 +62,17 @@ def pack(obj: Json) -> LiveObject:
     metadata = obj["metadata"]
     body = {key: value for key, value in obj.items() if key != "status"}
     body["metadata"] = {key: value for key, value in metadata.items() if key not in _NOISE}
+    resource = resource_of(obj)
     return LiveObject(
-        resource=resource_of(obj),
+        resource=resource,
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
+        pool=(metadata.get("labels") or {}).get(POOL_LABEL, ""),
         owner_uid=controller_uid(obj),
         deleting="deletionTimestamp" in metadata,
         body=msgspec.json.encode(body),
+        deployment=parse_deployment(obj) if resource == DEPLOYMENTS else None,
         version=version_of(obj),
     )
 
