@@ -10,7 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from heliostat_cli.envoy_options import picker_address, sidecar_settings
 from heliostat_cli.main import COMMANDS
+from heliostat_cli.operator import operator_settings
+from heliostat_extproc.envoy.readiness import READY_PATH
+from heliostat_extproc.envoy.sidecar import SidecarSettings, sidecar_files
 
 from .rendering import (
     CHART,
@@ -35,6 +39,20 @@ def render_case(case: str) -> Rendered:
     return render("--values", values_file(case))
 
 
+def parsed(container: Object) -> argparse.Namespace:
+    """What `heliostat` reads from a container's arguments; a wrong one ends the test."""
+    command, *arguments = container["args"]
+    assert command in COMMANDS
+    parser = argparse.ArgumentParser(prog=f"heliostat {command}")
+    importlib.import_module(f"heliostat_cli.{command}").configure(parser)
+    return parser.parse_args(arguments)
+
+
+def ports(container: Object) -> dict[str, int]:
+    """A container's ports by name."""
+    return {port["name"]: port["containerPort"] for port in container["ports"]}
+
+
 def option(container: Object, name: str) -> str:
     """The value of an option that a container is given as `--name=value`."""
     (found,) = [text for text in container["args"] if text.startswith(f"--{name}=")]
@@ -49,15 +67,42 @@ def definitions(rendered: Rendered) -> dict[str, Object]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_argument_is_one_that_the_program_takes(case: str) -> None:
-    """Whatever the values, operator and router are started with options that they know."""
-    for component, specification in pod_specs(render_case(case)).items():
-        name = "operator" if component == "operator" else "router"
-        command, *arguments = containers(specification)[name]["args"]
-        assert command == name
-        assert command in COMMANDS
-        parser = argparse.ArgumentParser(prog=f"heliostat {command}")
-        importlib.import_module(f"heliostat_cli.{command}").configure(parser)
-        parser.parse_args(arguments)
+    """Whatever the values, operator and router start with options that they know and accept."""
+    pods = pod_specs(render_case(case))
+    operator_settings(parsed(containers(pods["operator"])["operator"]))
+    router = parsed(containers(pods["gateway"])["router"])
+    picker_address(router)
+    sidecar_settings(router)
+
+
+@pytest.mark.parametrize("case", ["default", "node-ports", "ports"])
+def test_envoy_listens_where_its_pod_says(case: str) -> None:
+    """The ports that Service, probes and policies lead to are those in Envoy's configuration."""
+    gateway = containers(pod_specs(render_case(case))["gateway"])
+    settings = sidecar_settings(parsed(gateway["router"]))
+    assert settings is not None
+    expected = {"http": settings.listen_port, "ready": settings.ready_port}
+    if settings.tls_certificate is not None:
+        expected["https"] = settings.tls_port
+    assert ports(gateway["envoy"]) == expected
+    assert gateway["envoy"]["readinessProbe"]["httpGet"] == {"path": READY_PATH, "port": "ready"}
+    assert gateway["envoy"]["args"][1] == f"{settings.folder}/envoy.json"
+    assert set(sidecar_files(settings)) >= {"envoy.json", "drain.sh"}
+    mounts = {mount["mountPath"] for mount in gateway["envoy"]["volumeMounts"]}
+    assert {str(settings.folder), *map(str, certificate_folders(settings))} == mounts
+
+
+def certificate_folders(settings: SidecarSettings) -> set[Path]:
+    """Where Envoy finds its certificate and key."""
+    return {path.parent for path in (settings.tls_certificate, settings.tls_key) if path}
+
+
+def test_a_leaving_gateway_has_time_to_drain() -> None:
+    """The grace period covers the whole drain, and some seconds to stop."""
+    pod = pod_specs(render_case("gateway"))["gateway"]
+    settings = sidecar_settings(parsed(containers(pod)["router"]))
+    assert settings is not None
+    assert pod["terminationGracePeriodSeconds"] >= settings.drain_seconds + 15
 
 
 @pytest.mark.parametrize("case", ["default", "names", "ports", "namespaces"])
@@ -124,7 +169,10 @@ def test_envoy_holds_no_token(case: str) -> None:
 
 
 def test_rights_are_the_least() -> None:
-    """No role has a wildcard or reads Secrets, and the router's changes nothing."""
+    """No role has a wildcard or reads Secrets, and the router's changes nothing.
+
+    Where engines ask for a key, the operator reads the one Secret that holds it.
+    """
     rendered = render()
     roles = [*rendered.of_kind("ClusterRole"), *rendered.of_kind("Role")]
     assert roles
@@ -134,6 +182,9 @@ def test_rights_are_the_least() -> None:
             assert "secrets" not in rule["resources"]
     router = rendered.find("ClusterRole", "heliostat-gateway")
     assert {verb for rule in router["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+    operator = render_case("engine-key").find("ClusterRole", "heliostat-operator")
+    (secrets,) = [rule for rule in operator["rules"] if "secrets" in rule["resources"]]
+    assert (secrets["resourceNames"], secrets["verbs"]) == (["engines"], ["get"])
 
 
 def test_watched_namespaces_need_no_rights_elsewhere() -> None:
