@@ -4,7 +4,7 @@ import time
 
 from heliostat_crds.wire_names import FIELD_MANAGER
 from heliostat_kube.api import KubeApi
-from heliostat_kube.errors import ConflictError
+from heliostat_kube.errors import ConflictError, InvalidError
 from heliostat_kube.resource import Json, Resource, key_of, resource_of
 from heliostat_operator.drift import differs
 from heliostat_operator.health import Metrics
@@ -14,6 +14,8 @@ from heliostat_operator.watches import Watches
 
 CATCH_UP_SECONDS = 10.0
 """How long what an apply returned may be newer than what the watch has told."""
+
+_IDENTITY = frozenset({"apiVersion", "kind", "metadata"})
 
 _Place = tuple[Resource, str]
 
@@ -57,7 +59,7 @@ class Applier:
         resource, key = resource_of(desired), key_of(desired)
         live = self.live(watches, resource, key)
         if live is None:
-            await self._refuse_if_taken(pool, desired)
+            live = await self._unlabelled(pool, desired)
         elif live.owner_uid != pool.uid:
             raise _not_ours(desired)
         elif live.deleting or self._settled.get((resource, key)) == (digest, live.body):
@@ -65,10 +67,33 @@ class Applier:
         elif live.applied_hash == digest and not differs(wanted, live.decode()):
             self._settled[resource, key] = digest, live.body
             return
-        made = pack(await self._api.apply(wanted, field_manager=FIELD_MANAGER))
+        repairs = live is not None and live.applied_hash == digest
+        made = pack(await self._write(wanted, live, repairs=repairs))
         self._metrics.writes.labels(resource.kind).inc()
         self._newest[resource, key] = made, time.monotonic()
         self._settled[resource, key] = digest, made.body
+
+    async def _write(self, wanted: Json, live: LiveObject | None, *, repairs: bool) -> Json:
+        """Apply; what others changed of ours is overwritten first.
+
+        An apply merges lists item by item. So where somebody has renamed an item of ours, theirs
+        would stay beside ours: at best useless, at worst refused as a duplicate.
+        """
+        if repairs and live is not None:
+            await self._overwrite(wanted, live)
+        try:
+            return await self._api.apply(wanted, field_manager=FIELD_MANAGER)
+        except InvalidError:
+            if repairs or live is None:
+                raise
+            await self._overwrite(wanted, live)
+            return await self._api.apply(wanted, field_manager=FIELD_MANAGER)
+
+    async def _overwrite(self, wanted: Json, live: LiveObject) -> None:
+        """Set our fields, lists as a whole; what is not in ours stays, but for items of lists."""
+        fields = {key: value for key, value in wanted.items() if key not in _IDENTITY}
+        patch = {"metadata": {"uid": live.uid}, **fields}
+        await self._api.merge_patch(live.resource, live.name, patch, live.namespace)
 
     async def delete_others(
         self, watches: Watches, pool: PoolObject, desired: tuple[Json, ...]
@@ -83,13 +108,20 @@ class Applier:
                     continue  # already another object
                 self._metrics.writes.labels(live.resource.kind).inc()
 
-    async def _refuse_if_taken(self, pool: PoolObject, desired: Json) -> None:
+    async def _unlabelled(self, pool: PoolObject, desired: Json) -> LiveObject | None:
+        """Look for an object that is not among those watched, as they need our label.
+
+        None where there is none; NotOursError where it is not this pool's.
+        """
         metadata = desired["metadata"]
         found = await self._api.get(
             resource_of(desired), metadata["name"], metadata.get("namespace")
         )
-        if found is not None and controller_uid(found) != pool.uid:
+        if found is None:
+            return None
+        if controller_uid(found) != pool.uid:
             raise _not_ours(desired)
+        return pack(found)
 
 
 def _not_ours(desired: Json) -> NotOursError:

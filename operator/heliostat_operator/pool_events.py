@@ -6,6 +6,7 @@ down. The stores and the queue do both; so a lost event costs nothing.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,8 @@ async def follow_pool_events(
     namespaces: Sequence[str], kubeconfig: Path | None, on_pool: Callable[[str], None]
 ) -> None:
     """Call `on_pool` with the key of each pool that something happens to, until cancelled."""
+    # What kopf warns of (signals, retries) is handled or told elsewhere.
+    logging.getLogger("kopf").setLevel(logging.ERROR)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     failure: list[BaseException] = []
@@ -86,7 +89,7 @@ def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
-    settings.watching.server_timeout = 60.0
+    settings.watching.server_timeout = 60  # the API server takes whole seconds only
     settings.networking.error_backoffs = _Endless()
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)

@@ -80,19 +80,17 @@ class Reconciler:
         problem, recheck_seconds = obj.problem, None
         if obj.pool is not None:
             try:
-                recheck_seconds = await self._make(obj, obj.pool, pods)
-            except (PodTemplateError, NotOursError) as error:
+                problem, recheck_seconds = await self._make(obj, obj.pool, pods)
+            except PodTemplateError as error:
                 problem = str(error)
-            except (InvalidError, ForbiddenError) as error:
-                problem = f"the API server refuses: {error.message}"
-                recheck_seconds = REFUSED_RETRY_SECONDS
         await self._publish_status(obj, pods, problem)
         return recheck_seconds
 
     async def _make(
         self, obj: PoolObject, pool: InferencePool, pods: tuple[PodView, ...]
-    ) -> float | None:
-        """Make the pool's objects and mark its pods; give when to look again."""
+    ) -> tuple[str, float | None]:
+        """Make the pool's objects and mark its pods; give what could not be, and when to look
+        again."""
         plan = None
         if pool.pool_kind is PoolKind.MANAGED:
             plan = await self._plan(obj, pool, pods)
@@ -102,10 +100,22 @@ class Reconciler:
             replicas=pool.spec.replicas if plan is None else plan.replicas,
             settings=self._desired_settings(),
         )
-        for wanted in desired:
-            await self._applier.apply(self._watches, obj, wanted)
+        problems = [problem for it in desired if (problem := await self._apply(obj, it))]
         await self._applier.delete_others(self._watches, obj, desired)
-        return None if plan is None else plan.recheck_seconds
+        again = [None if plan is None else plan.recheck_seconds]
+        again += [REFUSED_RETRY_SECONDS] if problems else []
+        soonest = min((seconds for seconds in again if seconds is not None), default=None)
+        return (problems[0] if problems else ""), soonest
+
+    async def _apply(self, obj: PoolObject, wanted: Json) -> str:
+        """Make one object; what hinders it hinders none of the others, and is said."""
+        try:
+            await self._applier.apply(self._watches, obj, wanted)
+        except NotOursError as error:
+            return str(error)
+        except (InvalidError, ForbiddenError) as error:
+            return f"the API server refuses: {error.message}"
+        return ""
 
     async def _plan(
         self, obj: PoolObject, pool: InferencePool, pods: tuple[PodView, ...]
