@@ -55,7 +55,7 @@ def pod_json(
             "creationTimestamp": at(-10),
             "labels": {"heliostat.dev/pool": "llama", "pod-template-hash": revision},
             "annotations": annotations or {},
-            **({"deletionTimestamp": at(500)} if deleted else {}),
+            **({"deletionTimestamp": at(1200)} if deleted else {}),
         },
         "spec": {
             "containers": [{"name": it} for it in names],

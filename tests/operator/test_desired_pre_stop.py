@@ -5,8 +5,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 import pytest
 
@@ -68,51 +70,77 @@ def seconds_to_stop(port: int, limit: str) -> float:
     return time.monotonic() - began
 
 
-def test_an_idle_engine_stops_once_routers_have_dropped_it() -> None:
-    """An engine without requests waits three seconds, and no longer; proxies are not asked."""
-    with engine(lambda: (200, metrics(0, 0))) as port:
-        assert QUIET_SECONDS <= seconds_to_stop(port, "30") < QUIET_SECONDS + 3
+class Run(NamedTuple):
+    """How long the script took, and when the engine was last busy: seconds since its start."""
+
+    seconds: float
+    last_busy: float
 
 
-def test_requests_in_flight_hold_the_engine() -> None:
-    """An engine stops after its last request, running or waiting, and not in a short lull."""
+def run(answer: Callable[[float], tuple[int, str]], limit: str, *, dead: bool = False) -> Run:
+    """Run the script against an engine whose answer depends on its age."""
     began = time.monotonic()
-    last_busy = [0.0]
+    last_busy = 0.0
 
-    def answer() -> tuple[int, str]:
+    def answer_now() -> tuple[int, str]:
+        nonlocal last_busy
         age = time.monotonic() - began
-        if age < 2 or 3 < age < 5:
-            last_busy[0] = age
-            return 200, metrics(*((0, 2) if age < 2 else (1, 0)))
-        return 200, metrics(0, 0)
+        found = answer(age)
+        last_busy = last_busy if found == IDLE else age
+        return found
 
-    with engine(answer) as port:
-        took = seconds_to_stop(port, "30")
-    assert last_busy[0] > 4
-    assert took > last_busy[0] + 1
-
-
-def test_time_up_lets_the_engine_go() -> None:
-    """An engine that is never idle stops at the limit."""
-    with engine(lambda: (200, metrics(1, 0))) as port:
-        assert 4 <= seconds_to_stop(port, "4") < 7
+    with engine(answer_now) as port:
+        if not dead:
+            return Run(seconds_to_stop(port, limit), last_busy)
+    return Run(seconds_to_stop(port, limit), last_busy)
 
 
-def test_no_time_at_all_still_lets_routers_drop_the_pod() -> None:
-    """A drain timeout of zero waits only for the routers."""
-    with engine(lambda: (200, metrics(5, 0))) as port:
-        assert QUIET_SECONDS <= seconds_to_stop(port, "0") < QUIET_SECONDS + 3
+IDLE = (200, metrics(0, 0))
 
 
-def test_an_engine_that_does_not_listen_is_not_waited_for() -> None:
-    """A dead engine, or one that still loads, stops as soon as an idle one."""
-    with engine(lambda: (200, "")) as port:
-        pass
-    assert QUIET_SECONDS <= seconds_to_stop(port, "30") < QUIET_SECONDS + 3
+def lull(age: float) -> tuple[int, str]:
+    """Requests wait, nobody comes for a second, then one more runs."""
+    if age < 2:
+        return 200, metrics(0, 2)
+    return (200, metrics(1, 0)) if 3 < age < 5 else IDLE
 
 
-@pytest.mark.parametrize("answer", [(200, "up 1\n"), (500, "broken")])
-def test_missing_counts_are_not_zero(answer: tuple[int, str]) -> None:
-    """An engine that tells nothing may be busy, and gets the whole time."""
-    with engine(lambda: answer) as port:
-        assert 5 <= seconds_to_stop(port, "5") < 8
+@pytest.fixture(scope="module")
+def runs() -> dict[str, Run]:
+    """Every situation at once: each of them mostly waits."""
+    situations: dict[str, Callable[[], Run]] = {
+        "idle": lambda: run(lambda age: IDLE, "30"),
+        "lull": lambda: run(lull, "30"),
+        "busy": lambda: run(lambda age: (200, metrics(1, 0)), "4"),
+        "no time": lambda: run(lambda age: (200, metrics(5, 0)), "0"),
+        "dead": lambda: run(lambda age: IDLE, "30", dead=True),
+        "no counts": lambda: run(lambda age: (200, "up 1\n"), "5"),
+        "broken": lambda: run(lambda age: (500, "broken"), "5"),
+    }
+    with ThreadPoolExecutor(len(situations)) as pool:
+        started = {name: pool.submit(situation) for name, situation in situations.items()}
+        return {name: future.result() for name, future in started.items()}
+
+
+@pytest.mark.parametrize(
+    ("situation", "seconds"),
+    [
+        pytest.param("idle", QUIET_SECONDS, id="an idle engine waits only for the routers"),
+        pytest.param("dead", QUIET_SECONDS, id="an engine that does not listen is not waited for"),
+        pytest.param("no time", QUIET_SECONDS, id="without any time the routers still get theirs"),
+        pytest.param("busy", 4, id="time up lets a busy engine go"),
+        pytest.param("no counts", 5, id="counts that are missing are not zero"),
+        pytest.param("broken", 5, id="an engine that answers errors may be busy"),
+    ],
+)
+def test_engine_stops_when_it_should(runs: dict[str, Run], situation: str, seconds: float) -> None:
+    """An engine stops after the time that its situation asks for, and not much later."""
+    assert seconds <= runs[situation].seconds < seconds + 4
+
+
+def test_requests_in_flight_hold_the_engine_and_a_short_lull_does_not_end_it(
+    runs: dict[str, Run],
+) -> None:
+    """An engine stops after its last request, running or waiting."""
+    assert runs["lull"].last_busy > 4
+    assert runs["lull"].seconds > runs["lull"].last_busy + 1

@@ -686,9 +686,11 @@ def test_times_are_kept_while_a_status_stays(first: Observation, then: Observati
 
 @given(observations())
 def test_observing_again_changes_nothing(observation: Observation) -> None:
-    """With its own conditions given back, and later, the status stays what it is."""
+    """With its own conditions given back, a minute later, the status stays what it is."""
     once = observe(observation)
-    again = dataclasses.replace(observation, previous=once.conditions, now=NOW + timedelta(hours=1))
+    again = dataclasses.replace(
+        observation, previous=once.conditions, now=NOW + timedelta(minutes=1)
+    )
     assert observe(again) == once
 
 
@@ -708,6 +710,14 @@ def test_replicas_tell_what_stays() -> None:
     status = seen([*three(serving()), leaving], deployed=deployment(replicas=4, updated=4))
     assert (status.replicas, status.ready_replicas, status.updated_replicas) == (3, 3, 3)
     assert seen(three(serving()), deployed=deployment(updated=None)).updated_replicas == 0
+
+
+def test_deleted_pod_of_a_lost_node_drains_no_more() -> None:
+    """A pod that nobody removes after its grace period does not keep the pool busy for ever."""
+    leaving = serving("d", deleted=True)
+    assert told(seen([*three(serving()), leaving])).progressing == ("True", "Draining")
+    later = NOW + timedelta(minutes=10)
+    assert told(seen([*three(serving()), leaving], now=later)).progressing == DONE
 
 
 @pytest.mark.parametrize(

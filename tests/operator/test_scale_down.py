@@ -100,6 +100,10 @@ def test_replicas_wait_until_the_api_holds_which_pod_is_to_die() -> None:
 def test_a_pod_reported_drained_before_its_mark_is_not_drained() -> None:
     """A report about an unmarked pod says nothing: the router may send it the next request."""
     assert plan([pod("a"), pod("b")], drained=frozenset({"a", "b"})).replicas == 2
+    unready = pod("b", ready=False)
+    assert plan([pod("a"), unready], drained=frozenset({"b"})).replicas == 2
+    left_over = pod("b", deletion_cost=DRAINED_COST)
+    assert plan([pod("a"), left_over], drained=frozenset({"b"})).replicas == 2
 
 
 def test_a_pod_that_does_not_drain_goes_after_the_timeout() -> None:

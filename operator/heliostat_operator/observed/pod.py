@@ -67,7 +67,8 @@ class LoadedAdapters:
 class PodView:
     """One pod.
 
-    `ready_changed_at` is when the pod last became ready or ceased to be. `draining` is true where
+    `ready_changed_at` is when the pod last became ready or ceased to be. `deleted_at` is when a
+    deleted pod is to be gone, its grace period over. `draining` is true where
     the pod has a drain mark, `drain_since` its instant, None where it cannot be read.
     `unschedulable` is the scheduler's message while no node takes the pod, else empty.
     `engine` names the container that serves: `engine`, or the first one of a pod that is not ours.

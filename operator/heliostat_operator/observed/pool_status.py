@@ -187,7 +187,7 @@ def _condition(observation: Observation, kind: ConditionType, verdict: _Verdict)
             "type": kind.value,
             "status": status,
             "reason": verdict.reason.value,
-            "message": fitted(verdict.message),
+            "message": fitted(verdict.message) or verdict.reason.value,
             "lastTransitionTime": since or format_instant(observation.now),
             "observedGeneration": observation.generation,
         }

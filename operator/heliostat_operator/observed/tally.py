@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from heliostat_crds.conditions import DegradedReason
 from heliostat_crds.duration import parse_duration
@@ -9,6 +10,7 @@ from heliostat_crds.inference_pool import PoolKind
 from heliostat_crds.routing import Phase
 from heliostat_operator.observed.finding import Finding, Stage, find
 from heliostat_operator.observed.observation import Observation
+from heliostat_operator.observed.pod import PodView
 from heliostat_operator.scale_down import rollout_runs
 
 _URGENCY = (
@@ -20,6 +22,9 @@ _URGENCY = (
     DegradedReason.PODS_NOT_READY,
 )
 """Which failure is told where pods fail in several ways: what somebody must mend comes first."""
+
+_LOST_SECONDS = 60
+"""How long after the end of its grace period a pod that is still there counts as leaving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ def tally(observation: Observation) -> Tally:
     failures = [finding for finding in findings if finding.stage is Stage.FAILING]
     if deployment is not None and deployment.creation_failure:
         failures.append(_creation_failure(deployment.creation_failure))
-    gone = sum(pod.terminating and not pod.finished for pod in observation.pods)
+    dying = sum(_dying(pod, observation.now) for pod in observation.pods)
     managed = pool is None or pool.pool_kind is PoolKind.MANAGED
     staying = len(alive) - stages.count(Stage.DRAINING)
     updated = staying
@@ -82,11 +87,19 @@ def tally(observation: Observation) -> Tally:
         unplaced=stages.count(Stage.UNPLACED),
         starting=stages.count(Stage.STARTING),
         loading=stages.count(Stage.LOADING),
-        leaving=stages.count(Stage.DRAINING) + gone,
+        leaving=stages.count(Stage.DRAINING) + dying,
         rolling=managed and _rolling(observation, len(alive)),
         stalled=deployment is not None and deployment.stalled,
         failures=tuple(sorted(failures, key=_urgency)),
     )
+
+
+def _dying(pod: PodView, now: datetime) -> bool:
+    """Whether a deleted pod still finishes its requests. One that should have been gone for a while
+    stands for a node that is lost: it stays until somebody removes the node, and drains nothing."""
+    if pod.deleted_at is None or pod.finished:
+        return False
+    return now - pod.deleted_at < timedelta(seconds=_LOST_SECONDS)
 
 
 def _desired(observation: Observation) -> int:
