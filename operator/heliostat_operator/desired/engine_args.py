@@ -3,14 +3,13 @@
 import json
 import re
 
-from heliostat_crds.engine import DEFAULT_MAX_ADAPTERS, Engine, KvEvents
+from heliostat_crds.engine import DEFAULT_MAX_ADAPTERS, KV_EVENTS_PORTS, Engine, KvEvents
 from heliostat_crds.inference_pool import InferencePool
 
 SHUTDOWN_SECONDS = 15
 """What vLLM gets to end requests after SIGTERM; nearly all have ended before it comes."""
 
-KV_EVENTS_PORT = 5557
-KV_REPLAY_PORT = 5558
+KV_EVENTS_PORT, KV_REPLAY_PORT = KV_EVENTS_PORTS
 
 _PARALLELISM = re.compile(
     r"--(tensor|pipeline|data)[-_]parallel[-_]size([=.].*)?|-(tp|pp|dp)(=.*)?", re.DOTALL
