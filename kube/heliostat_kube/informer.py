@@ -16,7 +16,13 @@ import structlog
 
 from heliostat_kube.api import KubeApi, WatchEvent
 from heliostat_kube.backoff import Backoff
-from heliostat_kube.errors import ExpiredError, KubeError
+from heliostat_kube.errors import (
+    ExpiredError,
+    ForbiddenError,
+    InvalidError,
+    KubeError,
+    NotFoundError,
+)
 from heliostat_kube.resource import Json, Resource, key_of
 
 T = TypeVar("T")
@@ -83,6 +89,10 @@ class Informer(Generic[T]):
         self.items: Mapping[str, T] = MappingProxyType(self._items)
         self.synced = asyncio.Event()
         """Set for ever once the list has been read."""
+        self.settled = asyncio.Event()
+        """Set for ever once the list has been read or refused."""
+        self.refusal: KubeError | None = None
+        """Why the server does not give this list, or does not know it; None while it does."""
 
     def age_seconds(self) -> float:
         """Seconds since the server was last heard; infinite before the first time.
@@ -106,6 +116,9 @@ class Informer(Generic[T]):
                 await asyncio.sleep(self._backoff.next_seconds())
 
     def _note_failure(self, error: KubeError) -> None:
+        if isinstance(error, ForbiddenError | InvalidError | NotFoundError):
+            self.refusal = error
+            self.settled.set()
         if error.status:
             self._refusals += 1
             if self._refusals >= self._timing.max_refusals:
@@ -116,6 +129,7 @@ class Informer(Generic[T]):
 
     def _note_heard(self) -> None:
         self._heard_at = time.monotonic()
+        self.refusal = None
         self._refusals = 0
         if not self._healthy:
             self._healthy = True
@@ -147,6 +161,7 @@ class Informer(Generic[T]):
         for key, item in found.items():
             self._put(key, item)
         self.synced.set()
+        self.settled.set()
         return version
 
     async def _watch(self, resource_version: str) -> None:

@@ -17,6 +17,7 @@ from heliostat_crds.wire_names import POOL_LABEL
 from heliostat_extproc.discovery.cluster_pool import (
     ClusterPool,
     PoolReading,
+    endpoints_of,
     member_of,
     parse_pool,
     upstream_parser,
@@ -142,14 +143,25 @@ class _Watches:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def wait_for_change(self) -> None:
-        """Return when something has changed and everything has been read at least once."""
+        """Return when something has changed and everything has been read at least once.
+
+        What the API server refuses to one pool holds nobody else up.
+        """
         while True:
             await self._changed.wait()
             await asyncio.sleep(_COALESCE_SECONDS)
             self._changed.clear()
+            self._raise_failures()
             self._follow_selectors()
-            if all(informer.synced.is_set() for informer in self._needed()):
+            unread = [informer for informer in self._needed() if not informer.synced.is_set()]
+            if all(informer in self._dispensable() and informer.refusal for informer in unread):
                 return
+
+    def _raise_failures(self) -> None:
+        """Raise the error of a watch that has ended, which none ever should."""
+        for task in self._tasks.values():
+            if task.done():
+                task.result()
 
     def age_seconds(self) -> float:
         """Seconds since the API server was last heard on the quietest watch."""
@@ -158,24 +170,35 @@ class _Watches:
     def members(self, without: Iterable[str] = ()) -> list[Member]:
         """Give every pool with its endpoints, but not those at the addresses in `without`."""
         hidden = frozenset(without)
-        return [
-            member_of(pool, (pod for pod in self._pods_of(pool) if pod.ip not in hidden))
-            for pool in self._good.values()
-        ]
+        return [member_of(pool, self._pods_of(pool), hidden) for pool in self._good.values()]
 
     def owners(self) -> dict[str, str]:
-        """Tell which pod each address belongs to now: pod IP -> pod uid."""
+        """Tell which pod each address belongs to now: `ip:port` -> pod uid."""
         return {
-            pod.ip: pod.uid
+            endpoint.address: pod.uid
             for pool in self._good.values()
             for pod in self._pods_of(pool)
-            if pod.phase is not None
+            for endpoint in endpoints_of(pool, pod)
         }
 
     def problems(self) -> list[str]:
         """Tell which pools cannot be carried out, a sentence each."""
         readings = (reading for it in self._pools for reading in it.items.values())
-        return sorted(it.problem for it in readings if it.problem is not None)
+        invalid = (it.problem for it in readings if it.problem is not None)
+        return sorted((*invalid, *self._refusals()))
+
+    def _refusals(self) -> Iterator[str]:
+        """Tell of the pools whose pods the API server does not give."""
+        for pool in self._good.values():
+            informer = self._selected_pods.get((pool.namespace, pool.selector or ""))
+            if informer is not None and informer.refusal is not None:
+                reason = informer.refusal.message
+                yield f"InferencePool {pool.claimant.key}: its pods cannot be watched: {reason}"
+
+    def _dispensable(self) -> Iterator[Informer[Any]]:
+        """Give the watches that concern some pools only."""
+        yield from self._selected_pods.values()
+        yield from self._upstream
 
     def _needed(self) -> Iterator[Informer[Any]]:
         yield from self._pools
@@ -207,15 +230,21 @@ class _Watches:
             self._open(informer)
 
     def _open(self, informer: Informer[Any]) -> None:
-        self._tasks[informer] = asyncio.create_task(self._run(informer))
+        task = self._tasks[informer] = asyncio.create_task(self._run(informer))
+        task.add_done_callback(lambda _: self._changed.set())
 
     async def _run(self, informer: Informer[Any]) -> None:
-        synced = asyncio.create_task(informer.synced.wait())
-        synced.add_done_callback(lambda _: self._changed.set())
+        first_answers = asyncio.create_task(self._tell_first_answers(informer))
         try:
             await informer.run()
         finally:
-            synced.cancel()
+            first_answers.cancel()
+
+    async def _tell_first_answers(self, informer: Informer[Any]) -> None:
+        """Tell a refusal, and that the list is known, even where it is empty."""
+        for known in (informer.settled, informer.synced):
+            await known.wait()
+            self._changed.set()
 
     def _pool_informer(
         self, resource: Resource, namespace: str | None, parse: Callable[[Any], PoolReading]

@@ -1,6 +1,6 @@
 """Pools as a cluster declares them, ours and those of the Gateway API, with the pods they find."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -109,16 +109,22 @@ def selector_of(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
 
 
-def member_of(pool: ClusterPool, pods: Iterable[EnginePod]) -> Member:
-    """Give the pool the endpoints that its pods have now."""
+def member_of(
+    pool: ClusterPool, pods: Iterable[EnginePod], without: Collection[str] = ()
+) -> Member:
+    """Give the pool the endpoints that its pods have now, but not those addresses of theirs."""
     found = {
-        endpoint.address: endpoint for pod in pods for endpoint in _endpoints_of(pool, pod)
+        endpoint.address: endpoint
+        for pod in pods
+        for endpoint in endpoints_of(pool, pod)
+        if endpoint.address not in without
     } | {endpoint.address: endpoint for endpoint in pool.fixed}
     endpoints = tuple(found[address] for address in sorted(found))
     return Member(pool.claimant, pool.settings, endpoints)
 
 
-def _endpoints_of(pool: ClusterPool, pod: EnginePod) -> Iterable[EndpointSettings]:
+def endpoints_of(pool: ClusterPool, pod: EnginePod) -> Iterable[EndpointSettings]:
+    """Give the endpoints that one pod has in the pool now."""
     if pod.phase is None:
         return
     host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip

@@ -14,6 +14,8 @@ from heliostat_crds.wire_names import (
 from heliostat_kube.resource import Json
 from heliostat_routing.settings import EndpointPhase
 
+_ENDED = ("Failed", "Succeeded")
+
 
 @dataclass(frozen=True, slots=True)
 class EnginePod:
@@ -56,6 +58,8 @@ def _phase(
     An engine that has started and is not ready now keeps what it has, and takes nothing new.
     """
     if not status.get("podIP") or "running" not in (engine.get("state") or {}):
+        return None
+    if status.get("phase") in _ENDED:  # the containers' states may be older than this
         return None
     if _is_ready(status) and not leaving:
         return EndpointPhase.READY

@@ -14,6 +14,7 @@ def pod(
     ready: bool = True,
     started: bool = True,
     state: str = "running",
+    phase: str = "Running",
     annotations: dict[str, str] | None = None,
     **metadata: Any,
 ) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def pod(
             **metadata,
         },
         "status": {
+            "phase": phase,
             "podIP": "10.0.0.7",
             "conditions": [{"type": "Ready", "status": str(ready)}],
             "containerStatuses": [{"name": "sidecar", "state": {}}, engine],
@@ -50,6 +52,8 @@ def pod(
         (pod(annotations={"heliostat.dev/drain": "2026-01-01T00:00:00Z"}), EndpointPhase.DRAINING),
         (pod(state="terminated"), None),
         (pod(state="waiting"), None),
+        (pod(phase="Failed"), None),
+        (pod(phase="Succeeded"), None),
         ({"metadata": {"name": "p"}}, None),
     ],
 )
