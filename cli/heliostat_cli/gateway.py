@@ -56,7 +56,7 @@ async def _serve_with_envoy(
     def bootstrap(admin_socket: Path) -> BootstrapSettings:
         return BootstrapSettings(
             router_socket=settings.socket,
-            admin_socket=admin_socket,
+            admin=admin_socket,
             listen_address=args.host,
             listen_port=args.port,
         )
@@ -85,5 +85,6 @@ def _announce(args: argparse.Namespace, router: RouterProcess) -> None:
             f'"messages": [{{"role": "user", "content": "Hello"}}]}}\''
         )
     else:
-        print(f"No pools yet: put InferencePool manifests into {args.pools}", file=sys.stderr)
+        where = "apply one with kubectl" if args.kubernetes else f"put manifests into {args.pools}"
+        print(f"No InferencePools yet: {where}", file=sys.stderr)
     sys.stdout.flush()

@@ -10,6 +10,13 @@ from pathlib import Path
 
 import uvloop
 
+from heliostat_cli.envoy_options import (
+    OptionError,
+    add_envoy_file_options,
+    add_picker_options,
+    picker_address,
+    sidecar_settings,
+)
 from heliostat_extproc.discovery.cluster import ClusterSettings, KubernetesDiscovery
 from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.discovery.folder import FolderDiscovery
@@ -32,8 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=Path("/tmp/heliostat/router.sock"),  # noqa: S108 - documented, and a user's choice
         help="Unix socket for Envoy (default: %(default)s)",
     )
-    parser.add_argument("--listen", metavar="HOST:PORT", help="TCP address for Envoy too")
     add_router_options(parser)
+    add_envoy_file_options(parser)
+    add_picker_options(parser)
 
 
 def add_router_options(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +88,13 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         " (default: %(default)s)",
     )
     parser.add_argument(
+        "--engine-api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the key that engines were given as --api-key: requests go to them with it,"
+        " whatever the client sent; read again when it changes",
+    )
+    parser.add_argument(
         "--record", type=Path, metavar="FILE", help="log every event and command, for replay"
     )
     parser.add_argument(
@@ -105,7 +120,13 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or ^C."""
-    return run_until_stopped(args, lambda stop: _serve(args, stop))
+    try:
+        picker, envoy_files = picker_address(args), sidecar_settings(args)
+    except OptionError as error:
+        print(f"heliostat: {error}", file=sys.stderr)
+        return 2
+    settings = replace(router_settings(args, args.socket), picker=picker, envoy_files=envoy_files)
+    return run_until_stopped(args, lambda stop: _serve(settings, args.record, stop))
 
 
 def run_until_stopped(
@@ -148,6 +169,7 @@ def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
         admin_port=args.admin_port,
         policy=None if args.policy is None else PolicyName(args.policy),
         drain_seconds=args.drain_seconds,
+        engine_key_file=args.engine_api_key_file,
     )
 
 
@@ -157,9 +179,8 @@ def _discovery(args: argparse.Namespace) -> Discovery:
     return FolderDiscovery(args.pools)
 
 
-async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
-    settings = replace(router_settings(args, args.socket), listen=args.listen)
-    with record_to(args.record) as recorder:
+async def _serve(settings: RouterSettings, record: Path | None, stop: asyncio.Event) -> None:
+    with record_to(record) as recorder:
         await _run_router(settings, recorder, stop)
 
 

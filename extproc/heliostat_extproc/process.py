@@ -17,10 +17,13 @@ from aiohttp import web
 from heliostat_extproc.admin import AdminSources, start_admin
 from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.driver import Core, Recorder, RouterDriver
+from heliostat_extproc.engine_key import EngineKey, EngineKeyError
 from heliostat_extproc.envoy.access_log import AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer
+from heliostat_extproc.envoy.sidecar import SidecarSettings, publish_files, sidecar_files
 from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES, ExtProcServicer
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
+from heliostat_extproc.listeners import ListenError, Listeners, PickerAddress
 from heliostat_extproc.pool_sync import PoolSync
 from heliostat_extproc.scraper import Scraper, ScrapeSettings
 from heliostat_extproc.telemetry import Telemetry
@@ -30,18 +33,13 @@ from heliostat_routing.settings import PolicyName
 
 HEALTH_SERVICES = ("", "liveness", "readiness", PROCESSOR_SERVICE)
 _SWEEP_SECONDS = 0.5
-_GRPC_OPTIONS = (
-    # The exchange has a limit of its own, and answers 413 where gRPC would cut the stream.
-    ("grpc.max_receive_message_length", -1),
-    # A second router on the same port must fail, not take half of the requests.
-    ("grpc.so_reuseport", 0),
-)
+_STOP_GRACE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
 class RouterStartError(RuntimeError):
-    """The router cannot listen where it should."""
+    """The router cannot run as it is told to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +50,12 @@ class RouterSettings:
     """Where the pools come from."""
     socket: Path
     """The Unix socket for Envoy."""
-    listen: str | None = None
-    """A TCP address for Envoy too, `host:port`."""
+    picker: PickerAddress | None = None
+    """Where other gateways may ask too."""
+    envoy_files: SidecarSettings | None = None
+    """What to write for an Envoy that someone else starts."""
+    engine_key_file: Path | None = None
+    """The file of the API key that engines ask for."""
     admin_host: str = "127.0.0.1"
     admin_port: int = 9090
     """0 takes a free port."""
@@ -77,8 +79,13 @@ class RouterProcess:
         self.ads = AdsServer(lambda addresses: self.pools.on_acked(addresses))
         self.pools = PoolSync(self.driver, self.ads.publish, policy=settings.policy)
         self.access_log = AccessLogServer(self._on_log_event)
+        self._engine_key = _read_engine_key(settings.engine_key_file)
         self.ext_proc = ExtProcServicer(
-            self.driver, self.pools, self.telemetry, body_limit_bytes=settings.body_limit_bytes
+            self.driver,
+            self.pools,
+            self.telemetry,
+            body_limit_bytes=settings.body_limit_bytes,
+            engine_key=self._engine_key,
         )
         self.scraper = Scraper(
             self.driver,
@@ -90,7 +97,12 @@ class RouterProcess:
         self.telemetry.watch_envoy(self.ads, self.access_log)
         self.telemetry.watch_discovery(settings.discovery.age_seconds)
         self._health = HealthServicer()
-        self._server = grpc.aio.server(options=_GRPC_OPTIONS)
+        self._listeners = Listeners(
+            settings.socket,
+            settings.picker,
+            add_all=self._add_all_services,
+            add_picker=self._add_picker_services,
+        )
         self._admin: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
@@ -109,25 +121,18 @@ class RouterProcess:
         return f"http://{host}:{port}"
 
     async def start(self) -> None:
-        """Listen, then watch the pools. Raise `RouterStartError` where a port is taken."""
-        self._server.add_generic_rpc_handlers((self.ext_proc.handler(),))
-        self.ads.add_to(self._server)
-        self.access_log.add_to(self._server)
-        add_health_servicer(self._health, self._server)
-        self._settings.socket.parent.mkdir(parents=True, exist_ok=True)
-        addresses = [f"unix:{self._settings.socket}"]
-        if self._settings.listen is not None:
-            addresses.append(self._settings.listen)
+        """Listen, then watch the pools. Raise `RouterStartError` where that cannot be."""
         try:
-            for address in addresses:
-                self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise RouterStartError(f"cannot listen on {address}: {error}") from error
-        await self._server.start()
+            await self._listeners.start()
+        except ListenError as error:
+            raise RouterStartError(str(error)) from error
         await self._report_health()
+        self._write_envoy_files()
         self._admin = await self._start_admin()
-        for loop in (self._follow_pools(), self.scraper.run(), self._sweep()):
-            self._tasks.append(asyncio.create_task(loop))
+        loops = [self._follow_pools(), self.scraper.run(), self._sweep()]
+        if self._engine_key is not None:
+            loops.append(self._engine_key.follow())
+        self._tasks.extend(asyncio.create_task(loop) for loop in loops)
 
     async def run(self) -> None:
         """Return only by raising the error of a part that must not fail."""
@@ -150,10 +155,29 @@ class RouterProcess:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.driver.close()
         self.ext_proc.close()
-        await self._server.stop(grace=1.0)
+        await self._listeners.stop(_STOP_GRACE_SECONDS)
         if self._admin is not None:
             await self._admin.cleanup()
-        self._settings.socket.unlink(missing_ok=True)
+
+    def _add_all_services(self, server: grpc.aio.Server) -> None:
+        self._add_picker_services(server)
+        self.ads.add_to(server)
+        self.access_log.add_to(server)
+
+    def _add_picker_services(self, server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers((self.ext_proc.handler(),))
+        add_health_servicer(self._health, server)
+
+    def _write_envoy_files(self) -> None:
+        settings = self._settings.envoy_files
+        if settings is None:
+            return
+        try:
+            publish_files(settings.folder, sidecar_files(settings))
+        except OSError as error:
+            raise RouterStartError(
+                f"cannot write Envoy's configuration to {settings.folder}: {error.strerror}"
+            ) from error
 
     def _on_log_event(self, event: Event) -> None:
         self.driver.submit(event)
@@ -170,7 +194,6 @@ class RouterProcess:
         try:
             return await start_admin(sources, host, port)
         except OSError as error:
-            await self._server.stop(grace=0)
             raise RouterStartError(
                 f"cannot listen on {host}:{port} for admin, choose another --admin-port:"
                 f" {error.strerror}"
@@ -192,6 +215,15 @@ class RouterProcess:
             serving = service in ("", "liveness") or self.is_ready
             status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
             await self._health.set(service, status)
+
+
+def _read_engine_key(file: Path | None) -> EngineKey | None:
+    if file is None:
+        return None
+    try:
+        return EngineKey(file)
+    except EngineKeyError as error:
+        raise RouterStartError(str(error)) from error
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ import pytest_asyncio
 import yaml
 from aiohttp import web
 
+from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, ProcessSettings
 from heliostat_extproc.process import RouterProcess, RouterSettings, run_router
@@ -227,7 +228,7 @@ async def run_gateway(drain_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[
         folder = directory / "pools"
         folder.mkdir()
         settings = RouterSettings(
-            pools=folder,
+            discovery=FolderDiscovery(folder),
             socket=directory / "router.sock",
             admin_port=0,
             body_limit_bytes=BODY_LIMIT_BYTES,
@@ -239,7 +240,7 @@ async def run_gateway(drain_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[
         def bootstrap(admin_socket: Path) -> BootstrapSettings:
             return BootstrapSettings(
                 router_socket=settings.socket,
-                admin_socket=admin_socket,
+                admin=admin_socket,
                 listen_address="127.0.0.1",
                 listen_port=port,
                 body_limit_bytes=BODY_LIMIT_BYTES,

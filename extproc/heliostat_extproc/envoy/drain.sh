@@ -23,16 +23,27 @@ open_requests() {
   [[ $answer =~ $active_requests_stat:\ ([0-9]+) ]] && printf '%s' "${BASH_REMATCH[1]}"
 }
 
+give_up() {
+  echo "drain.sh: $1" >&2
+  exit 1
+}
+
 told=
 open=unknown
 quiet=0
+unheard=0
 while ((SECONDS < limit && quiet <= quiet_needed)); do
   if [[ -z $told ]]; then
     # From the first on Envoy is unready and every answer closes its connection; the second closes
     # the listeners once Envoy's own --drain-time-s is over.
     ask POST /healthcheck/fail >/dev/null && ask POST '/drain_listeners?graceful' >/dev/null && told=1
   fi
-  open=$(open_requests) || open=unknown
+  if open=$(open_requests); then
+    unheard=0
+  else
+    open=unknown
+    ((++unheard < 5)) || give_up "Envoy's admin interface on port $admin_port does not answer"
+  fi
   if [[ $told && $open == 0 ]]; then
     ((quiet += 1))
   else
@@ -40,8 +51,4 @@ while ((SECONDS < limit && quiet <= quiet_needed)); do
   fi
   ((quiet > quiet_needed)) || sleep 1
 done
-
-if [[ $open != 0 ]]; then
-  echo "drain.sh: after $limit s requests are still open: $open" >&2
-  exit 1
-fi
+[[ $open == 0 ]] || give_up "after $limit s requests are still open: $open"

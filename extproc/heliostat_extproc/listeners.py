@@ -1,0 +1,99 @@
+"""Where the router's gRPC is served: all of it to its own Envoy, picking alone to other gateways.
+
+Whoever can send configuration acknowledgements and access logs can mislead the router, so over the
+network there is the endpoint picker and its health, and nothing else.
+"""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from heliostat_extproc.certificates import CertificateError, CertificateFiles, server_credentials
+
+_OPTIONS = (
+    # The exchange has a limit of its own, and answers 413 where gRPC would cut the stream.
+    ("grpc.max_receive_message_length", -1),
+    # A second router on the same port must fail, not take half of the requests.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class ListenError(RuntimeError):
+    """The router cannot listen where it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class PickerAddress:
+    """Where other gateways ask which endpoint a request goes to."""
+
+    address: str
+    """`host:port`."""
+    tls: bool = False
+    certificate: CertificateFiles | None = None
+    """With `tls`: None makes one at the start."""
+
+
+class Listeners:
+    """The gRPC servers of one router.
+
+    `add_all` registers every service, `add_picker` those of the endpoint picker.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        picker: PickerAddress | None,
+        *,
+        add_all: Callable[[grpc.aio.Server], None],
+        add_picker: Callable[[grpc.aio.Server], None],
+    ) -> None:
+        self._socket = socket
+        self._picker = picker
+        self._add_all = add_all
+        self._add_picker = add_picker
+        self._servers: list[grpc.aio.Server] = []
+
+    async def start(self) -> None:
+        """Listen; raise `ListenError` where a port is taken or a certificate is of no use."""
+        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        self._servers.append(_server(f"unix:{self._socket}", None, self._add_all))
+        if self._picker is not None:
+            credentials = _credentials(self._picker)
+            self._servers.append(_server(self._picker.address, credentials, self._add_picker))
+        for server in self._servers:
+            await server.start()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """End every stream, at once those that are still open after this time."""
+        for server in self._servers:
+            await server.stop(grace_seconds)
+        self._socket.unlink(missing_ok=True)
+
+
+def _credentials(picker: PickerAddress) -> grpc.ServerCredentials | None:
+    if not picker.tls:
+        return None
+    try:
+        return server_credentials(picker.certificate, platform.node() or "localhost")
+    except CertificateError as error:
+        raise ListenError(f"no TLS on {picker.address}: {error}") from error
+
+
+def _server(
+    address: str,
+    credentials: grpc.ServerCredentials | None,
+    add: Callable[[grpc.aio.Server], None],
+) -> grpc.aio.Server:
+    server = grpc.aio.server(options=_OPTIONS)
+    add(server)
+    try:
+        if credentials is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise ListenError(f"cannot listen on {address}: {error}") from error
+    return server
