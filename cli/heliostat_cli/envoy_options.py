@@ -15,7 +15,9 @@ class OptionError(ValueError):
 def add_picker_options(parser: argparse.ArgumentParser) -> None:
     """Declare where other gateways may ask for an endpoint."""
     group = parser.add_argument_group("endpoint picker for other gateways")
-    group.add_argument("--listen", metavar="HOST:PORT", help="serve ext_proc over TCP too")
+    group.add_argument(
+        "--listen", metavar="HOST:PORT", help="serve ext_proc over TCP too, for their Envoys"
+    )
     group.add_argument(
         "--listen-tls", action="store_true", help="with --listen: over TLS, as most gateways ask"
     )
@@ -69,13 +71,13 @@ def add_envoy_file_options(parser: argparse.ArgumentParser) -> None:
 
 def picker_address(args: argparse.Namespace) -> PickerAddress | None:
     """Translate the options of `add_picker_options`; OptionError where they do not fit."""
-    if args.listen is None:
-        if args.listen_tls:
-            raise OptionError("--listen-tls needs --listen")
-        return None
     files = _key_pair(args.tls_cert, args.tls_key, "--tls-cert", "--tls-key")
     if files is not None and not args.listen_tls:
         raise OptionError("--tls-cert needs --listen-tls")
+    if args.listen_tls and args.listen is None:
+        raise OptionError("--listen-tls needs --listen")
+    if args.listen is None:
+        return None
     certificate = None if files is None else CertificateFiles(*files)
     return PickerAddress(args.listen, tls=args.listen_tls, certificate=certificate)
 

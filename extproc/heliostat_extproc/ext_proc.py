@@ -51,25 +51,36 @@ class ExtProcServicer:
         observer: RequestObserver,
         *,
         body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
-        engine_key: EngineKey | None = None,
     ) -> None:
         self._driver = driver
         self._directory = directory
         self._observer = observer
         self._body_limit_bytes = body_limit_bytes
-        self._engine_key = engine_key
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """Register the service without (de)serialisers: the exchange works on bytes."""
-        process = grpc.stream_stream_rpc_method_handler(self.process)
-        return grpc.method_handlers_generic_handler(PROCESSOR_SERVICE, {"Process": process})
+    def handler(self, engine_key: EngineKey | None = None) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Register the service without (de)serialisers: the exchange works on bytes.
 
-    async def process(self, _messages: object, context: _Context) -> None:
+        Whoever asks is told the engines' key, if one is given here.
+        """
+
+        async def process(_messages: object, context: _Context) -> None:
+            await self._serve(context, engine_key)
+
+        method = grpc.stream_stream_rpc_method_handler(process)
+        return grpc.method_handlers_generic_handler(PROCESSOR_SERVICE, {"Process": method})
+
+    def close(self) -> None:
+        """End the streams of requests that have been dispatched: they go on without a router."""
+        self._closing = True
+        for task in self._idle:
+            task.cancel()
+
+    async def _serve(self, context: _Context, engine_key: EngineKey | None) -> None:
         """Serve one stream: one request."""
         ticket = self._driver.next_ticket()
-        exchange = Exchange(ticket, self._directory, self._body_limit_bytes, self._engine_key)
+        exchange = Exchange(ticket, self._directory, self._body_limit_bytes, engine_key)
         inbox = _Inbox(context)
         try:
             await self._converse(exchange, inbox, context)
@@ -81,12 +92,6 @@ class ExtProcServicer:
             inbox.close()
             self._driver.finish(ticket)
             self._observer.on_finished(exchange.pool, exchange.outcome)
-
-    def close(self) -> None:
-        """End the streams of requests that have been dispatched: they go on without a router."""
-        self._closing = True
-        for task in self._idle:
-            task.cancel()
 
     async def _converse(self, exchange: Exchange, inbox: "_Inbox", context: _Context) -> None:
         while not exchange.finished:

@@ -1,7 +1,8 @@
 """Where the router's gRPC is served: all of it to its own Envoy, picking alone to other gateways.
 
-Whoever can send configuration acknowledgements and access logs can mislead the router, so over the
-network there is the endpoint picker and its health, and nothing else.
+Whoever can send configuration acknowledgements and access logs can mislead the router, and whoever
+gets its whole answers learns the engines' key. Over the network there is the endpoint picker
+without that key, and its health.
 """
 
 import platform

@@ -81,11 +81,7 @@ class RouterProcess:
         self.access_log = AccessLogServer(self._on_log_event)
         self._engine_key = _read_engine_key(settings.engine_key_file)
         self.ext_proc = ExtProcServicer(
-            self.driver,
-            self.pools,
-            self.telemetry,
-            body_limit_bytes=settings.body_limit_bytes,
-            engine_key=self._engine_key,
+            self.driver, self.pools, self.telemetry, body_limit_bytes=settings.body_limit_bytes
         )
         self.scraper = Scraper(
             self.driver,
@@ -160,11 +156,13 @@ class RouterProcess:
             await self._admin.cleanup()
 
     def _add_all_services(self, server: grpc.aio.Server) -> None:
-        self._add_picker_services(server)
+        server.add_generic_rpc_handlers((self.ext_proc.handler(self._engine_key),))
+        add_health_servicer(self._health, server)
         self.ads.add_to(server)
         self.access_log.add_to(server)
 
     def _add_picker_services(self, server: grpc.aio.Server) -> None:
+        # Without the engines' key: an answer would tell it to whoever asks.
         server.add_generic_rpc_handlers((self.ext_proc.handler(),))
         add_health_servicer(self._health, server)
 

@@ -5,7 +5,7 @@ import json
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from aiohttp import web
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, ProcessSettings
+from heliostat_extproc.listeners import PickerAddress
 from heliostat_extproc.process import RouterProcess, RouterSettings, run_router
 from heliostat_extproc.scraper import ScrapeSettings
 from heliostat_routing.router import Router
@@ -222,7 +223,11 @@ class Gateway:
 
 
 @asynccontextmanager
-async def run_gateway(drain_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[Gateway]:
+async def run_gateway(
+    drain_seconds: float = DEADLINE_SECONDS,
+    engine_key_file: Path | None = None,
+    picker: PickerAddress | None = None,
+) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
         folder = directory / "pools"
@@ -233,6 +238,8 @@ async def run_gateway(drain_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[
             admin_port=0,
             body_limit_bytes=BODY_LIMIT_BYTES,
             drain_seconds=drain_seconds,
+            engine_key_file=engine_key_file,
+            picker=picker,
             scrape=SCRAPE,
         )
         port = find_free_port()
@@ -255,6 +262,12 @@ async def run_gateway(drain_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS))
         )
         yield Gateway(f"http://127.0.0.1:{port}", folder, router, envoy, client)
+
+
+@pytest.fixture
+def start_gateway() -> Callable[..., AbstractAsyncContextManager[Gateway]]:
+    """Run a gateway with settings of one's own, within a context."""
+    return run_gateway
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -94,3 +94,30 @@ async def test_a_stream_outlives_its_endpoint_and_pool(gateway, engines, eventua
         engine.release.set()
         assert b"[DONE]" in await response.read()
     await gateway.until_idle()
+
+
+async def test_a_model_outlives_its_oldest_pool(gateway, engines, eventually):
+    """Two pools serve one model together; when the first goes, the other serves on, and no answer
+    is lost."""
+    first, second = await engines(), await engines()
+    await gateway.add_pool("shared", first.address)
+    gateway.write_file("z.yaml", SECOND_POOL.format(address=second.address))
+    await gateway.until_endpoints("shared", {first.address, second.address})
+    async with load(gateway, "shared") as seen:
+        await eventually(lambda: min(first.served, second.served) >= 10, "both pools serve")
+        gateway.remove_file("shared.yaml")
+        await eventually(lambda: gateway.view("second") is not None, "the second pool stands alone")
+        before = second.served
+        await eventually(lambda: second.served >= before + 20, "the second pool serves on")
+    assert {status for status, _ in seen} == {200}, seen
+    await gateway.until_idle()
+
+
+SECOND_POOL = """
+apiVersion: heliostat.dev/v1alpha1
+kind: InferencePool
+metadata: {{name: second}}
+spec:
+  model: {{name: shared}}
+  endpoints: [{{address: "{address}"}}]
+"""

@@ -1,0 +1,57 @@
+"""`heliostat router`: options that do not go together are told before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from heliostat_cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--listen-tls"], "--listen-tls needs --listen"),
+        (["--tls-cert", "c", "--tls-key", "k"], "--tls-cert needs --listen-tls"),
+        (["--listen", "x:1", "--tls-cert", "c", "--tls-key", "k"], "--tls-cert needs --listen-tls"),
+        (
+            ["--listen", "x:1", "--listen-tls", "--tls-key", "k"],
+            "--tls-cert and --tls-key go together",
+        ),
+        (
+            ["--write-envoy-config", "d", "--gateway-tls-cert", "c"],
+            "--gateway-tls-cert and --gateway-tls-key go together",
+        ),
+        (
+            ["--gateway-tls-cert", "c", "--gateway-tls-key", "k"],
+            "--gateway-tls-cert needs --write-envoy-config",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], problem: str
+) -> None:
+    """Status 2 and a line that names the options; no file is written."""
+    assert main(["router", "--pools", str(tmp_path), *options]) == 2
+    assert problem in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--engine-api-key-file", "no-such-file"], "no-such-file: No such file"),
+        (
+            ["--listen", "127.0.0.1:0", "--listen-tls", "--tls-cert", "no-cert", "--tls-key", "k"],
+            "no-cert: No such file",
+        ),
+        (["--write-envoy-config", "/proc/nowhere"], "cannot write Envoy's configuration"),
+    ],
+)
+def test_files_that_cannot_be_used_are_told_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], problem: str
+) -> None:
+    """Status 1 and one line with the file and the reason."""
+    socket = str(tmp_path / "router.sock")
+    arguments = ["--pools", str(tmp_path), "--socket", socket, "--admin-port", "0", *options]
+    assert main(["router", *arguments]) == 1
+    assert problem in capsys.readouterr().err
