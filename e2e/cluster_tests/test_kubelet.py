@@ -447,3 +447,19 @@ async def test_pods_without_processes_are_ready_at_once_and_go(
         await pods.until_gone("paper")
     finally:
         await cluster.remove_node("paper")
+
+
+async def test_a_ready_that_another_took_away_comes_back(
+    api: KubeApi, pods: Pods, namespace: str
+) -> None:
+    """What the node controller writes about a pod of a living node is corrected at once."""
+    await pods.create("right", lingering())
+    pod = await pods.until("right", "ready", is_ready)
+    conditions = [
+        each | {"status": "False"} if each["type"] == "Ready" else each
+        for each in pod["status"]["conditions"]
+    ]
+    patch = {"status": {"conditions": conditions}}
+    wrong = await api.merge_patch(PODS, "right", patch, namespace, subresource="status")
+    assert not is_ready(wrong["status"])
+    await pods.until("right", "ready again", is_ready)

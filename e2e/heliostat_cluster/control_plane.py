@@ -211,7 +211,7 @@ def _controller_manager_options(
         "--kube-api-qps=200",
         "--kube-api-burst=400",
         f"--node-monitor-grace-period={settings.node_grace_seconds}s",
-        "--node-monitor-period=1s",
+        "--node-monitor-period=2s",
         "--node-eviction-rate=10",
         "--secondary-node-eviction-rate=10",
         "--large-cluster-size-threshold=0",

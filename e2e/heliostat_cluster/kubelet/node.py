@@ -11,6 +11,7 @@ from heliostat_kube.errors import ConflictError, KubeError
 from heliostat_kube.resource import LEASES, NODES, Json
 
 STATUS_SECONDS = 10.0
+RETRY_SECONDS = 0.25
 _LEASE_NAMESPACE = "kube-node-lease"
 _log = structlog.get_logger("heliostat.e2e.kubelet")
 
@@ -64,11 +65,16 @@ class NodeAgent:
         await self._write_status()
 
     async def run(self) -> None:
-        """Keep the node alive until cancelled."""
+        """Keep the node alive until cancelled.
+
+        After an outage the API server hears of the node before the node controller can count the
+        silence against it.
+        """
         loop = asyncio.get_running_loop()
         status_due_at = loop.time() + STATUS_SECONDS
+        wait_seconds = self._lease_seconds
         while True:
-            await asyncio.sleep(self._lease_seconds)
+            await asyncio.sleep(wait_seconds)
             await self.online.wait()
             try:
                 await self._renew_lease()
@@ -76,7 +82,12 @@ class NodeAgent:
                     await self._write_status()
                     status_due_at = loop.time() + STATUS_SECONDS
             except KubeError as error:
-                _log.warning("heartbeat-failed", node=self.spec.name, error=str(error))
+                if wait_seconds != RETRY_SECONDS:
+                    _log.warning("heartbeat-failed", node=self.spec.name, error=str(error))
+                wait_seconds = RETRY_SECONDS
+                status_due_at = loop.time()
+            else:
+                wait_seconds = self._lease_seconds
 
     async def remove(self) -> None:
         """Take the node out of the cluster. Raises KubeError."""

@@ -77,7 +77,7 @@ class PodWorker:
         """Take the newest version; None: it was removed without waiting for us."""
         if pod is not None:
             self.pod = pod
-            self._writer.note_change()
+            self._writer.observe(pod)
             if "deletionTimestamp" not in pod["metadata"]:
                 return
             grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)

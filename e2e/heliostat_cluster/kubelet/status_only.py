@@ -29,7 +29,9 @@ class StatusOnlyWorker:
 
     def update(self, pod: Json | None) -> None:
         """Take the newest version; None: it was removed without waiting for us."""
-        self.pod = pod or self.pod
+        if pod is not None:
+            self.pod = pod
+            self._writer.observe(pod)
         if pod is None or "deletionTimestamp" in pod["metadata"]:
             self._to_end.set()
 
@@ -46,7 +48,11 @@ class StatusOnlyWorker:
                 record.state = _over() if is_init else {"running": {"startedAt": now_text()}}
                 record.ready = record.started = not is_init
             await self._retry(self._writer.write)
-            await self._to_end.wait()
+            writing = asyncio.create_task(self._writer.run())
+            try:
+                await self._to_end.wait()
+            finally:
+                writing.cancel()
             await self._node.online.wait()
             await self._retry(self._remove)
         finally:

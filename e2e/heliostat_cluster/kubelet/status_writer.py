@@ -29,7 +29,19 @@ class StatusWriter:
         self._view = view
         self._written: Json = {}
         self._before: Json = pod.get("status") or {}
+        self._written_version = 0
         self._dirty = asyncio.Event()
+
+    def observe(self, pod: Json) -> None:
+        """Take a newer version of the pod; what another has changed of ours is written again.
+
+        The node controller does so when it believes the node lost.
+        """
+        if int(pod["metadata"]["resourceVersion"]) > self._written_version:
+            seen = pod.get("status") or {}
+            if self._written and _states(seen, self._written) != _states(self._written):
+                self._before, self._written = seen, {}
+        self._dirty.set()
 
     def note_change(self) -> None:
         """Have the status written soon."""
@@ -53,5 +65,13 @@ class StatusWriter:
         """Write the present status if it is news. Raises KubeError."""
         status = desired_status(self._view(), self._written or self._before, now_text())
         if status != self._written:
-            await self._api.patch_status(PODS, self._name, status, self._namespace, self._uid)
+            pod = await self._api.patch_status(PODS, self._name, status, self._namespace, self._uid)
             self._written = status
+            self._written_version = int(pod["metadata"]["resourceVersion"])
+
+
+def _states(status: Json, like: Json | None = None) -> dict[str, str]:
+    """Return the state of each condition; with `like`, only of those that it has too."""
+    conditions = status.get("conditions") or ()
+    states = {each["type"]: each["status"] for each in conditions}
+    return states if like is None else {kind: states.get(kind, "") for kind in _states(like)}
