@@ -43,7 +43,7 @@ cluster: $(INSTALLED) ## a real control plane with fake GPU nodes, until ^C (ARG
 	@$(BIN)/python -m heliostat_cluster up $(ARGS)
 
 e2e: $(INSTALLED) ## the scenarios on that cluster, as root (E2E_CLUSTER=kind: on kind)
-	$(BIN)/pytest e2e/cluster_tests $(ARGS)
+	$(BIN)/pytest charts/tests e2e/cluster_tests $(ARGS)
 
 crds: $(INSTALLED) ## write the CRDs and the pages that list their fields from the models
 	$(BIN)/python -m heliostat_crds.generate
