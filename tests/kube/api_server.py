@@ -35,6 +35,7 @@ class FakeApiServer:
     served: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     faults: list[tuple[int, str]] = field(default_factory=list)
+    refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     watch_errors: list[Json] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
@@ -98,6 +99,9 @@ class FakeApiServer:
         if self.faults:
             code, reason = self.faults.pop(0)
             return web.json_response(status(code, reason), status=code)
+        if request.method != "GET" and request.path in self.refused:
+            code, reason = self.refused[request.path]
+            return web.json_response(status(code, reason), status=code)
         if any(request.path.startswith(path) for path in self.missing):
             return web.json_response(status(404, "NotFound"), status=404)
         if request.path in self.served:
@@ -108,7 +112,7 @@ class FakeApiServer:
         return web.json_response(answer, status=code)
 
     async def _answer(self, request: web.Request, query: dict[str, str]) -> tuple[Json, int]:
-        path = request.path
+        path = request.path.removesuffix("/status")
         known = self.objects.get(path)
         body: Json = json.loads(await request.read() or b"{}")
         if request.method == "GET" and path.rsplit("/", 1)[1].endswith("s"):
