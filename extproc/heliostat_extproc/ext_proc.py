@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 import structlog
 
+from heliostat_extproc.discovery.catalog import NotSyncedError
 from heliostat_extproc.driver import RouterDriver, Verdict
 from heliostat_extproc.engine_key import EngineKey
 from heliostat_extproc.errors import Reason
@@ -84,6 +85,9 @@ class ExtProcServicer:
         inbox = _Inbox(context)
         try:
             await self._converse(exchange, inbox, context)
+        except NotSyncedError:
+            exchange.outcome = Outcome.FELL_OPEN
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the pools are not known yet")
         except ProtocolError as error:
             self._observer.on_protocol_error()
             _log.warning("ext_proc protocol error", problem=str(error))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from heliostat_extproc.discovery.catalog import Catalog, Resolution, ServedModel
+from heliostat_extproc.discovery.catalog import Catalog, NotSyncedError, Resolution, ServedModel
 from heliostat_extproc.discovery.snapshot import Snapshot
 from heliostat_extproc.driver import RouterDriver
 from heliostat_routing.events import PoolRemoved, PoolUpdated
@@ -63,7 +63,9 @@ class PoolSync:
         return self._published is not None
 
     def resolve(self, name: str) -> Resolution | None:
-        """Find who serves the model of this name."""
+        """Find who serves the model of this name; NotSyncedError before the first snapshot."""
+        if self._published is None:
+            raise NotSyncedError
         return self._catalog.resolve(name)
 
     def models(self) -> Sequence[ServedModel]:

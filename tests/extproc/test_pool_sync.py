@@ -1,5 +1,8 @@
 """Pools on their way to the core: what may be picked, and from when on."""
 
+import pytest
+
+from heliostat_extproc.discovery.catalog import NotSyncedError
 from heliostat_extproc.discovery.snapshot import ServedPool, Snapshot
 from heliostat_extproc.driver import RouterDriver
 from heliostat_extproc.pool_sync import EndpointReport, EndpointsReport, PoolSync
@@ -50,3 +53,12 @@ async def test_the_report_tells_phases_and_requests_of_every_endpoint() -> None:
     sync.on_acked({"a": frozenset({ADDRESS})})
     ready = EndpointReport("a", EndpointPhase.READY, inflight=0)
     assert sync.report() == EndpointsReport(synced=True, endpoints={ADDRESS: ready})
+
+
+async def test_nothing_is_said_of_a_name_before_the_first_snapshot() -> None:
+    """A router that has just started must not call a model unknown that its Envoy serves."""
+    sync = PoolSync(RouterDriver(FakeCore()), lambda pools: None)
+    with pytest.raises(NotSyncedError):
+        sync.resolve("llama")
+    sync.apply(Snapshot((pool("a"),)))
+    assert sync.resolve("llama") is None

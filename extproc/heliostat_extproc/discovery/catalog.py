@@ -8,6 +8,10 @@ from typing import Self
 from heliostat_crds.claims import Settlement
 
 
+class NotSyncedError(RuntimeError):
+    """The pools have not been read yet: nothing can be said of any name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """Who serves a name: the pool's key, the model's canonical name, the LoRA adapter if any."""
