@@ -32,7 +32,7 @@ told=
 open=unknown
 quiet=0
 unheard=0
-while ((SECONDS < limit && quiet <= quiet_needed)); do
+while :; do
   if [[ -z $told ]]; then
     # From the first on Envoy is unready and every answer closes its connection; the second closes
     # the listeners once Envoy's own --drain-time-s is over.
@@ -49,6 +49,7 @@ while ((SECONDS < limit && quiet <= quiet_needed)); do
   else
     quiet=0
   fi
-  ((quiet > quiet_needed)) || sleep 1
+  ((quiet > quiet_needed || SECONDS >= limit)) && break
+  sleep 1
 done
 [[ $open == 0 ]] || give_up "after $limit s requests are still open: $open"

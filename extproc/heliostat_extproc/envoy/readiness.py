@@ -38,6 +38,8 @@ def readiness_listener(address: SocketAddress) -> Listener:
         address=Address(socket_address=address),
         filter_chains=[FilterChain(filters=[manager])],
         enable_reuse_port=False,
+        # A crowd of clients must not look like a gateway that is not ready.
+        ignore_global_conn_limit=True,
     )
 
 

