@@ -43,7 +43,8 @@ async def run_operator(settings: OperatorSettings, stop: asyncio.Event) -> None:
         operator = Operator(api, session, settings, metrics)
         async with serve_health(
             settings.health_host, settings.health_port, metrics, lambda: operator.is_ready
-        ):
+        ) as port:
+            log.info("serving-health", host=settings.health_host, port=port)
             await operator.run(stop)
 
 
