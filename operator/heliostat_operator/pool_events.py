@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
-from heliostat_crds.wire_names import GROUP
+from heliostat_crds.wire_names import FIELD_MANAGER, GROUP
 from heliostat_kube.connection import TOKEN_REFRESH_SECONDS, Connection, find_connection
 from heliostat_kube.resource import INFERENCE_POOLS
 
@@ -78,6 +78,7 @@ async def _serve(
         registry=_registry(connection, tell),
         settings=_settings(),
         standalone=True,
+        identity=cast("Any", FIELD_MANAGER),  # by default the user, whom images do not name
         clusterwide=not namespaces,
         namespaces=list(namespaces),
         stop_flag=stop,
