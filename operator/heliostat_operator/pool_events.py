@@ -78,7 +78,8 @@ async def _serve(
         registry=_registry(connection, tell),
         settings=_settings(),
         standalone=True,
-        identity=cast("Any", FIELD_MANAGER),  # by default the user, whom images do not name
+        # Without one kopf asks for the user's name, which an image need not have.
+        identity=cast("Any", FIELD_MANAGER),
         clusterwide=not namespaces,
         namespaces=list(namespaces),
         stop_flag=stop,
