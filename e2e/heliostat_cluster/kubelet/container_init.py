@@ -57,7 +57,8 @@ def _start(spec: dict[str, Any], report: int) -> None:
         pid = os.fork()
         if pid == 0:
             os.close(go)
-            os.read(ready, 1)
+            if not os.read(ready, 1):  # nobody knows of us
+                os._exit(128)
             _become_program(spec, root, sources, report)
         os.write(report, f"pid {pid}\n".encode())
         os.write(go, b"x")
