@@ -95,8 +95,7 @@ class Watches:
             self._group = group
             for running in self._each(lambda store: store.run()):
                 group.create_task(running)
-            if self._settings.picker is not None:
-                group.create_task(self._watch_export_kinds())
+            group.create_task(self._watch_export_kinds())
 
     @property
     def is_synced(self) -> bool:
@@ -244,7 +243,10 @@ class Watches:
             self._adopted[key] = _Adoption(selector, informer, task)
 
     async def _watch_export_kinds(self) -> None:
-        """Ask now and then whether the cluster serves the upstream kind, and follow suit."""
+        """Ask now and then whether the cluster serves the upstream kind, and follow suit.
+
+        Also where nothing is exported: what was exported before has to be found and taken back.
+        """
         while True:
             try:
                 served = await self._api.serves(UPSTREAM_INFERENCE_POOLS)

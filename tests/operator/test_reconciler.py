@@ -17,7 +17,7 @@ from heliostat_operator.events import EventRecorder
 from heliostat_operator.health import Metrics
 from heliostat_operator.reconciler import Reconciler
 from heliostat_operator.routers import RouterReports
-from heliostat_operator.settings import OperatorSettings
+from heliostat_operator.settings import OperatorSettings, PickerService
 from heliostat_operator.watches import Watches
 from tests.kube.api_server import FakeApiServer, Json, running_api_server
 
@@ -31,10 +31,17 @@ EVENTS = "/apis/events.k8s.io/v1/namespaces/a/events/"
 class Operator:
     """The parts that look after pools, and the server they look at."""
 
-    def __init__(self, server: FakeApiServer, api: KubeApi, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        server: FakeApiServer,
+        api: KubeApi,
+        session: aiohttp.ClientSession,
+        picker: PickerService | None = None,
+    ) -> None:
         self.server = server
         self.asked: list[str] = []
-        metrics, settings = Metrics(), OperatorSettings(own_namespace="h", identity="test")
+        metrics = Metrics()
+        settings = OperatorSettings(own_namespace="h", identity="test", picker=picker)
         applier = Applier(api, metrics)
         self.watches = Watches(
             api,
@@ -225,6 +232,28 @@ async def test_a_refused_object_is_told(operator: Operator, code: int, reason: s
     operator.server.refused.clear()
     await operator.look(lambda: operator.watches.pool("a/llama") is not None)
     assert SERVICE in operator.server.objects
+
+
+async def test_exports_come_and_go_with_the_picker() -> None:
+    """Where the upstream kind is served a pool is exported, and taken back without a picker."""
+    upstream = "/apis/inference.networking.k8s.io/v1"
+    export = f"{upstream}/namespaces/a/inferencepools/llama"
+    async with (
+        running_api_server() as server,
+        KubeApi(Connection(server=server.url)) as api,
+        aiohttp.ClientSession() as session,
+    ):
+        server.served = {upstream}
+        for picker in (PickerService("router", 9002, 9002), None):
+            operator = Operator(server, api, session, picker)
+            watching = asyncio.create_task(operator.watches.run())
+            if picker is not None:
+                operator.pool()
+            watches = operator.watches
+            await operator.look(lambda w=watches: w.exports and w.pool("a/llama") is not None)  # type: ignore[misc]
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            assert (export in server.objects) is (picker is not None)
 
 
 async def test_fewer_replicas_mark_before_they_remove(operator: Operator) -> None:
