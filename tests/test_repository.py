@@ -16,7 +16,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WHEEL_PATHS = [Path(p) for p in PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
-PACKAGES = sorted(path.name for path in WHEEL_PATHS)
+DEVELOPMENT_PATHS = [Path("e2e/heliostat_cluster")]
+"""Packages that only tests and benchmarks need: installed with the checkout, not in the wheel."""
+SOURCE_PATHS = [*WHEEL_PATHS, *DEVELOPMENT_PATHS]
+PACKAGES = sorted(path.name for path in SOURCE_PATHS)
 
 
 def tracked_files() -> list[Path]:
@@ -31,9 +34,9 @@ def tracked_files() -> list[Path]:
 
 
 def test_every_package_folder_is_in_the_wheel() -> None:
-    """A folder that holds a heliostat package is built, and the build names no other."""
+    """A folder that holds a heliostat package is built, or the tests' own; no other is named."""
     found = {path.parent.relative_to(ROOT) for path in ROOT.glob("*/heliostat_*/__init__.py")}
-    assert found == set(WHEEL_PATHS)
+    assert found == set(SOURCE_PATHS)
 
 
 def test_every_package_has_its_layer() -> None:
@@ -44,20 +47,20 @@ def test_every_package_has_its_layer() -> None:
     assert sorted(in_layers) == PACKAGES
     assert sorted(linter["root_packages"]) == PACKAGES
     assert sorted(PYPROJECT["tool"]["mypy"]["packages"]) == PACKAGES
-    sources = sorted(str(path.parent) for path in WHEEL_PATHS)
+    sources = sorted(str(path.parent) for path in SOURCE_PATHS)
     assert sorted(PYPROJECT["tool"]["hatch"]["build"]["dev-mode-dirs"]) == sources
     assert sorted(PYPROJECT["tool"]["mypy"]["mypy_path"].split(":")) == sources
 
 
 def test_source_roots_are_not_packages() -> None:
     """A source root never becomes importable: `operator/__init__.py` hides the standard one."""
-    roots = {path.parent for path in WHEEL_PATHS} | {Path("operator")}
+    roots = {path.parent for path in SOURCE_PATHS} | {Path("operator")}
     assert [str(root) for root in roots if (ROOT / root / "__init__.py").exists()] == []
 
 
 def test_every_package_is_typed() -> None:
     """Each package tells type checkers that its annotations count."""
-    assert [str(path) for path in WHEEL_PATHS if not (ROOT / path / "py.typed").exists()] == []
+    assert [str(path) for path in SOURCE_PATHS if not (ROOT / path / "py.typed").exists()] == []
 
 
 def test_the_installed_version_is_the_declared_one() -> None:

@@ -101,11 +101,11 @@ class KindCluster:
     async def api_server_away(self) -> AsyncIterator[None]:
         """Have no API server while the context lasts."""
         inside = ("docker", "exec", f"{self.name}-control-plane")
-        await self._run(*inside, "mv", _API_SERVER_MANIFEST, "/root/")
+        await self._run(*inside, "mv", _API_SERVER_MANIFEST, "/var/")
         try:
             yield
         finally:
-            await self._run(*inside, "mv", "/root/kube-apiserver.yaml", _API_SERVER_MANIFEST)
+            await self._run(*inside, "mv", "/var/kube-apiserver.yaml", _API_SERVER_MANIFEST)
             await self._wait_until_ready()
 
     async def _build_images(self) -> None:
