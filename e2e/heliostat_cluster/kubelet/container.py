@@ -107,7 +107,7 @@ class Container:
                 )
         finally:
             os.close(writer)
-        report = await _read_all(reader)
+        report = await asyncio.to_thread(_read_all, reader)
         for line in report.splitlines():
             word, _, rest = line.partition(" ")
             if word == "pid":
@@ -173,14 +173,6 @@ def kept_capabilities(added: Sequence[str], dropped: Sequence[str]) -> list[int]
     return sorted(known[name] for name in kept if name in known)
 
 
-async def _read_all(descriptor: int) -> str:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    with os.fdopen(descriptor, "rb", buffering=0) as pipe:
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
-        try:
-            return (await reader.read()).decode(errors="replace")
-        finally:
-            transport.close()
+def _read_all(descriptor: int) -> str:
+    with os.fdopen(descriptor, "rb") as pipe:
+        return pipe.read().decode(errors="replace")

@@ -97,7 +97,7 @@ class PodWorker:
             deletion = asyncio.create_task(self._to_end.wait())
             await asyncio.wait([life, deletion], return_when=asyncio.FIRST_COMPLETED)
             if life.done() and not life.cancelled() and (error := life.exception()) is not None:
-                _log.error("pod-failed", pod=self._name, error=repr(error))
+                _log.error("pod-failed", pod=self._name, exc_info=error)
             await deletion
             await self._node.online.wait()
             await self._end(life)
