@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
 _TYPE_PREFIX = "type.googleapis.com/"
@@ -144,7 +145,10 @@ class EnvoyStream:
             version_info=str(version.number), nonce=subscription.nonce, type_url=type_url
         )
         for name in names:
-            response.resources.add(type_url=type_url, value=version.resources[name])
+            value = version.resources.get(name)
+            response.resources.add(
+                type_url=type_url, value=_without_endpoints(name) if value is None else value
+            )
         return response
 
 
@@ -158,9 +162,20 @@ def _is_due(subscription: _Subscription, version: Version) -> bool:
 
 
 def _sent_names(type_url: str, subscription: _Subscription, version: Version) -> list[str]:
+    """Name what a response holds.
+
+    An Envoy that asks for the endpoints of a cluster that has left is told that it has none: until
+    it hears of each cluster that it was given it acknowledges no clusters, and takes no newer ones.
+    """
     if type_url == CLUSTER_TYPE:
         return sorted(version.resources)
+    if type_url == ENDPOINT_TYPE:
+        return sorted(subscription.names)
     return sorted(subscription.names & version.resources.keys())
+
+
+def _without_endpoints(cluster: str) -> bytes:
+    return bytes(ClusterLoadAssignment(cluster_name=cluster).SerializeToString())
 
 
 def _covers(type_url: str, subscription: _Subscription, version: Version) -> bool:

@@ -1,5 +1,6 @@
 """The ADS state machine, message by message."""
 
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
 from heliostat_extproc.envoy.ads_stream import (
@@ -142,3 +143,21 @@ def test_only_acknowledged_addresses_count() -> None:
     assert answer is not None
     assert answer.refusal == "no such thing"
     assert stream.acked_addresses == {"a": {"a"}}
+
+
+def test_a_cluster_that_left_while_it_warmed_has_no_endpoints() -> None:
+    """An Envoy acknowledges clusters once each has its endpoints, so one that has gone meanwhile
+    gets none rather than silence, and newer clusters can follow."""
+    stream = EnvoyStream()
+    settle(stream, offer(1, "a"))
+    clusters, endpoints = sent(stream, offer(2, "a", "b"))
+    stream.on_request(request(ENDPOINT_TYPE, "a", "b", nonce=endpoints.nonce))
+    [endpoints] = sent(stream, offer(3, "a"))
+    assert endpoints.type_url == ENDPOINT_TYPE
+    told = [resource.value for resource in endpoints.resources]
+    assert told[0] == b"a"
+    gone = ClusterLoadAssignment.FromString(told[1])
+    assert (gone.cluster_name, len(gone.endpoints)) == ("b", 0)
+    stream.on_request(request(ENDPOINT_TYPE, "a", "b", nonce=endpoints.nonce))
+    stream.on_request(request(CLUSTER_TYPE, nonce=clusters.nonce))
+    assert kinds(sent(stream, offer(3, "a"))) == [CLUSTER_TYPE]
