@@ -42,8 +42,9 @@ tools: $(INSTALLED) ## build the e2e cluster's programs from Go modules (about 6
 cluster: $(INSTALLED) ## a real control plane with fake GPU nodes, until ^C (ARGS="--nodes 4")
 	@$(BIN)/python -m heliostat_cluster up $(ARGS)
 
-e2e: $(INSTALLED) ## the scenarios on that cluster, as root (E2E_CLUSTER=kind: on kind)
-	$(BIN)/pytest charts/tests e2e/cluster_tests $(ARGS)
+e2e: $(INSTALLED) ## the scenarios on such clusters, as root (E2E_CLUSTER=kind: on one of kind)
+	@$(BIN)/python -m heliostat_cluster tools
+	$(BIN)/pytest charts/tests e2e/cluster_tests $(if $(filter kind,$(E2E_CLUSTER)),,-n 3 --dist loadfile) $(ARGS)
 
 crds: $(INSTALLED) ## write the CRDs and the pages that list their fields from the models
 	$(BIN)/python -m heliostat_crds.generate
