@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heliostat_cluster.cluster import Cluster, ClusterSettings
-from heliostat_cluster.region import NAMESPACE, Region, eventually, pool_manifest
+from heliostat_cluster.pod_process import process_of_pod
+from heliostat_cluster.region import Region, eventually, pool_manifest
 from heliostat_kube.api import KubeApi
 from heliostat_kube.informer import Informer
 from heliostat_kube.resource import (
@@ -93,7 +94,7 @@ async def _run(region: Region, pools: int, replicas: int, changes: int) -> Figur
     await eventually(lambda: _all_ready(region, pools), "all pools are ready", within_seconds=400)
     all_ready_seconds = time.monotonic() - started_at
 
-    processes = {name: _process_of(name) for name in await _operator_names(region)}
+    processes = {name: process_of_pod(name, "operator") for name in await _operator_names(region)}
     leader = processes.pop(await region.leader())
     lists, cpu = await _lists(region), _cpu_seconds(leader)
     applied = await _change_pools(region, names, changes)
@@ -169,21 +170,6 @@ async def _all_ready(region: Region, pools: int) -> bool:
 
 async def _operator_names(region: Region) -> list[str]:
     return [pod["metadata"]["name"] for pod in await region.component_pods("operator")]
-
-
-def _process_of(pod: str) -> int:
-    """Find the operator's process by its pod's name, which is in its environment."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"operator" in command and any(it.endswith(b"=" + pod.encode()) for it in environment):
-            return int(folder.name)
-    raise LookupError(f"no process of pod {NAMESPACE}/{pod}")
 
 
 def _rss_mib(pid: int) -> float:

@@ -20,7 +20,8 @@ async def cluster() -> AsyncIterator[ClusterProvider]:
             yield kind
         return
     kept = os.environ.get("E2E_STATE")
-    state = Path(kept or tempfile.mkdtemp(prefix="heliostat-e2e-"))
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    state = Path(kept, worker) if kept else Path(tempfile.mkdtemp(prefix="heliostat-e2e-"))
     async with Cluster(state) as running:
         yield running
     if not kept:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -29,6 +30,7 @@ from heliostat_cluster.kubelet.control import KubeletControl
 from heliostat_cluster.kubelet.log_server import find_logs
 from heliostat_cluster.kubelet.node import NodeSpec
 from heliostat_cluster.kubelet.settings import KubeletSettings, Timing, control_socket
+from heliostat_cluster.pod_process import process_of_pod
 from heliostat_cluster.tools import Tools, build_tools
 
 _KUBELET_SECONDS = 20.0
@@ -92,6 +94,10 @@ class ClusterProvider(Protocol):
 
     async def remove_node(self, name: str) -> None:
         """Take a node out of the cluster. Raises ClusterError."""
+        ...
+
+    async def kill(self, pod: str, command: str) -> None:
+        """Kill the pod's process with this word on its command line, without a warning."""
         ...
 
     def api_server_away(self) -> AbstractAsyncContextManager[None]:
@@ -195,6 +201,10 @@ class Cluster:
     async def remove_node(self, name: str) -> None:
         """Take a node out of the cluster, with its processes. Raises ClusterError."""
         await self._control.remove_node(name)
+
+    async def kill(self, pod: str, command: str) -> None:
+        """Kill the pod's process with this word on its command line, without a warning."""
+        os.kill(process_of_pod(pod, command), signal.SIGKILL)
 
     @asynccontextmanager
     async def api_server_away(self) -> AsyncIterator[None]:

@@ -30,6 +30,7 @@ NAMESPACE = "heliostat-system"
 CHART = Path(__file__).parents[2] / "charts" / "heliostat"
 POOL_LABEL = "heliostat.dev/pool"
 _POLL_SECONDS = 0.1
+_ASK_SECONDS = 10.0
 
 
 class NotYetError(AssertionError):
@@ -43,7 +44,7 @@ async def eventually(
     deadline = time.monotonic() + within_seconds
     while True:
         answer: Any = None
-        with contextlib.suppress(UnavailableError):
+        with contextlib.suppress(UnavailableError, aiohttp.ClientError, TimeoutError):
             answer = await probe()
         if answer:
             return answer
@@ -226,12 +227,16 @@ class Region:
         selector = f"app.kubernetes.io/component={component}"
         return list((await self.api.list(PODS, NAMESPACE, label_selector=selector)).items)
 
+    async def lease_holder(self) -> str:
+        """Give the identity in the operator's Lease; empty where nobody leads."""
+        lease = await self.api.get(LEASES, "heliostat-operator", NAMESPACE) or {}
+        return lease.get("spec", {}).get("holderIdentity") or ""
+
     async def leader(self) -> str:
         """Wait until an operator holds the Lease and is there; gives its pod's name."""
 
         async def holder() -> str | None:
-            lease = await self.api.get(LEASES, "heliostat-operator", NAMESPACE) or {}
-            identity = lease.get("spec", {}).get("holderIdentity") or ""
+            identity = await self.lease_holder()
             names = {pod["metadata"]["name"] for pod in await self.component_pods("operator")}
             return next((name for name in names if identity.startswith(name)), None)
 
@@ -239,11 +244,9 @@ class Region:
         return name
 
     async def kill_leader(self) -> str:
-        """Kill the leading operator as a power cut would; gives its pod's name."""
+        """Kill the leading operator, which keeps its Lease; gives its pod's name."""
         name = await self.leader()
-        await self.cluster.kubectl(
-            "delete", "pod", name, "-n", NAMESPACE, "--grace-period=0", "--force"
-        )
+        await self.cluster.kill(name, "operator")
         return name
 
     async def deployment(self, namespace: str, name: str) -> Json:
@@ -279,7 +282,7 @@ class Region:
             "messages": [{"role": "user", "content": "Say something."}],
             "max_tokens": 4,
         }
-        timeout = aiohttp.ClientTimeout(total=30)
+        timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.post(f"{self.url}/v1/chat/completions", json=body) as response,

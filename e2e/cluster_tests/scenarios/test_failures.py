@@ -82,14 +82,15 @@ async def test_the_leaders_death_costs_less_than_twenty_seconds(
     region: Region, namespace: str
 ) -> None:
     """The other operator takes over, and a pool applied meanwhile is reconciled within 20 s."""
-    dead = await region.kill_leader()
+    holder = await region.lease_holder()
+    await region.kill_leader()
     await region.apply(pool_manifest(namespace, "orphan"))
 
     async def made() -> bool:
         return bool(await region.pods(namespace, "orphan"))
 
     await eventually(made, "the pool's pods are there", within_seconds=20)
-    assert await region.leader() != dead
+    assert await region.lease_holder() != holder
 
 
 async def test_an_operator_killed_anywhere_leaves_the_same_state(
@@ -104,8 +105,7 @@ async def test_an_operator_killed_anywhere_leaves_the_same_state(
         await traffic.answered(6)
         for change, replicas in (
             ({"replicas": 1}, 1),
-            ({"replicas": 3, "engine": {"image": f"{IMAGE}:v2"}}, 3),
-            ({"replicas": 2, "engine": {"image": f"{IMAGE}:v3"}}, 2),
+            ({"replicas": 2, "engine": {"image": f"{IMAGE}:v2"}}, 2),
         ):
             await region.patch_pool(namespace, "hardy", change)
             await _kill_after_answers(region, traffic, moments.randrange(1, 12))
