@@ -95,14 +95,12 @@ async def test_foreign_edits_are_repaired(region: Region, namespace: str) -> Non
     """What someone changes or deletes of a pool's objects comes back."""
     await region.apply(pool_manifest(namespace, "edited"))
     await region.until_settled(namespace, "edited", 1)
-    image = (await region.deployment(namespace, "edited"))["spec"]["template"]["spec"]["containers"]
-    foreign = [{"name": image[0]["name"], "image": "vllm/vllm-openai:foreign"}]
-    await region.api.merge_patch(
-        DEPLOYMENTS,
-        "edited",
-        {"spec": {"replicas": 3, "template": {"spec": {"containers": foreign}}}},
-        namespace,
-    )
+    [engine] = (await region.deployment(namespace, "edited"))["spec"]["template"]["spec"][
+        "containers"
+    ]
+    edit = region.cluster.kubectl
+    await edit("set", "image", "deploy/edited", "engine=vllm/vllm-openai:foreign", "-n", namespace)
+    await edit("scale", "deploy/edited", "--replicas=3", "-n", namespace)
     await region.api.delete(SERVICES, "edited", namespace)
 
     async def repaired() -> bool:
@@ -113,7 +111,7 @@ async def test_foreign_edits_are_repaired(region: Region, namespace: str) -> Non
             service is not None
             and "deletionTimestamp" not in service["metadata"]
             and spec["replicas"] == 1
-            and containers[0]["image"] == image[0]["image"]
+            and containers[0]["image"] == engine["image"]
         )
 
     await eventually(repaired, "the Deployment and the Service are as the pool says")
