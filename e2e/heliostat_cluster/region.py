@@ -64,6 +64,27 @@ def pool_manifest(namespace: str, name: str, **spec: Any) -> Json:
     }
 
 
+def foreign_engines(namespace: str, model: str, *, replicas: int) -> Json:
+    """Give a Deployment of engines that Heliostat does not manage, labelled `app: engines`."""
+    labels = {"app": "engines"}
+    container = {
+        "name": "vllm",
+        "image": "vllm/vllm-openai:latest",
+        "args": ["--model", model, "--port", "8000"],
+        "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "engines", "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+
+
 class Region:
     """A cluster with the chart installed. `api` has an administrator's rights."""
 

