@@ -77,7 +77,7 @@ async def _grow(region: Region, session: aiohttp.ClientSession, pods: int) -> li
         async with asyncio.timeout(60):
             await changed.wait()
             address = max(ready_at, key=ready_at.__getitem__)
-            while not await _is_routable(session, url, address):
+            while not await _is_routable(session, url, address):  # noqa: ASYNC110 - a report is polled
                 await asyncio.sleep(_POLL_SECONDS)
         seconds.append(time.monotonic() - ready_at[address])
     watch.cancel()
