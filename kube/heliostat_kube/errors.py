@@ -31,6 +31,10 @@ class ForbiddenError(KubeError):
     """The credentials are not accepted (401) or do not allow this (403)."""
 
 
+class NamespaceTerminatingError(ForbiddenError):
+    """The namespace is being deleted: nothing can be made in it any more."""
+
+
 class InvalidError(KubeError):
     """The server will not take this object, however often it is sent (400, 422)."""
 
@@ -75,6 +79,15 @@ def error_of_status(answer: dict[str, Any]) -> KubeError:
     code = answer.get("code")
     status = code if isinstance(code, int) else 500
     kind = _BY_STATUS.get(status, UnavailableError if status >= 500 else KubeError)
+    if kind is ForbiddenError and "NamespaceTerminating" in _causes(answer):
+        kind = NamespaceTerminatingError
     reason = str(answer.get("reason") or f"HTTP{status}")
     message = str(answer.get("message") or "the API server gave no message")
     return kind(status, reason, message)
+
+
+def _causes(answer: dict[str, Any]) -> list[Any]:
+    """Give the reasons in the `details` of a `Status`."""
+    details = answer.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return [cause.get("reason") for cause in causes or () if isinstance(cause, dict)]

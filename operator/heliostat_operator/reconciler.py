@@ -11,7 +11,14 @@ from heliostat_crds.duration import parse_duration
 from heliostat_crds.inference_pool import InferencePool, PoolKind
 from heliostat_crds.status import PoolStatus
 from heliostat_kube.api import KubeApi
-from heliostat_kube.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from heliostat_kube.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    KubeError,
+    NamespaceTerminatingError,
+    NotFoundError,
+)
 from heliostat_kube.resource import DEPLOYMENTS, INFERENCE_POOLS, PODS, Json
 from heliostat_operator.adapters import AdapterKeeper
 from heliostat_operator.applier import Applier, NotOursError
@@ -78,12 +85,22 @@ class Reconciler:
     async def _reconcile(self, obj: PoolObject) -> float | None:
         pods = self._watches.pods(obj)
         problem, recheck_seconds = obj.problem, None
+        failure: KubeError | None = None
         if obj.pool is not None:
             try:
                 problem, recheck_seconds = await self._make(obj, obj.pool, pods)
             except PodTemplateError as error:
                 problem = str(error)
-        await self._publish_status(obj, pods, problem)
+            except NamespaceTerminatingError:
+                return None  # the pool goes with its namespace
+            except KubeError as error:
+                failure = error
+        if failure is not None and not failure.status:
+            raise failure  # nobody answers
+        # What is seen of the pods is told also where their objects could not be made.
+        await self._publish_status(obj, pods, problem, carried_out=failure is None)
+        if failure is not None:
+            raise failure
         return recheck_seconds
 
     async def _make(
@@ -94,12 +111,13 @@ class Reconciler:
         plan = None
         if pool.pool_kind is PoolKind.MANAGED:
             plan = await self._plan(obj, pool, pods)
-            await self._annotate_pods(pods, plan.annotations(datetime.now(UTC)))
         desired = desired_objects(
             pool,
             replicas=pool.spec.replicas if plan is None else plan.replicas,
             settings=self._desired_settings(),
         )
+        if plan is not None:
+            await self._annotate_pods(pods, plan.annotations(datetime.now(UTC)))
         problems = [problem for it in desired if (problem := await self._apply(obj, it))]
         await self._applier.delete_others(self._watches, obj, desired)
         again = [None if plan is None else plan.recheck_seconds]
@@ -113,6 +131,8 @@ class Reconciler:
             await self._applier.apply(self._watches, obj, wanted)
         except NotOursError as error:
             return str(error)
+        except NamespaceTerminatingError:
+            raise
         except (InvalidError, ForbiddenError) as error:
             return f"the API server refuses: {error.message}"
         return ""
@@ -174,14 +194,16 @@ class Reconciler:
         return DesiredSettings(engine_api_key=self._settings.engine_api_key, picker=picker)
 
     async def _publish_status(
-        self, obj: PoolObject, pods: tuple[PodView, ...], problem: str
+        self, obj: PoolObject, pods: tuple[PodView, ...], problem: str, *, carried_out: bool
     ) -> None:
+        """Write the status if it differs; one not carried out keeps the generation it was about."""
         present = self._present_status(obj)
         before = parse_conditions(present)
+        generation = obj.generation if carried_out else int(present.get("observedGeneration", 0))
         status = observe(
             Observation(
                 name=obj.name,
-                generation=obj.generation,
+                generation=generation,
                 pool=obj.pool,
                 pods=pods,
                 deployment=self._deployment(obj),

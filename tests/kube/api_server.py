@@ -17,6 +17,8 @@ from aiohttp.test_utils import TestServer
 
 Json = dict[str, Any]
 
+TERMINATING = {"reason": "NamespaceTerminating", "field": "metadata.namespace"}
+
 
 def status(code: int, reason: str, message: str = "told to fail") -> Json:
     """A Status object, as the API server answers failures."""
@@ -36,6 +38,7 @@ class FakeApiServer:
     missing: set[str] = field(default_factory=set)
     faults: list[tuple[int, str]] = field(default_factory=list)
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    ending: set[str] = field(default_factory=set)
     watch_errors: list[Json] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
@@ -117,6 +120,8 @@ class FakeApiServer:
         body: Json = json.loads(await request.read() or b"{}")
         if request.method == "GET" and path.rsplit("/", 1)[1].endswith("s"):
             return self._page(path, query)
+        if known is None and request.method in ("POST", "PATCH") and self._ends(path):
+            return {**status(403, "Forbidden"), "details": {"causes": [TERMINATING]}}, 403
         if request.method == "POST":
             path = f"{path}/{body['metadata']['name']}"
             if path in self.objects:
@@ -127,6 +132,10 @@ class FakeApiServer:
         if known is None:
             return status(404, "NotFound"), 404
         return self._change(request.method, path, known, body)
+
+    def _ends(self, path: str) -> bool:
+        """Whether a path is in a namespace that is being deleted."""
+        return any(f"/namespaces/{name}/" in path for name in self.ending)
 
     def _change(self, method: str, path: str, known: Json, body: Json) -> tuple[Json, int]:
         version = body.get("metadata", {}).get("resourceVersion")

@@ -11,6 +11,7 @@ import pytest
 from heliostat_crds.wire_names import DRAIN_ANNOTATION
 from heliostat_kube.api import KubeApi
 from heliostat_kube.connection import Connection
+from heliostat_kube.errors import UnavailableError
 from heliostat_operator.adapters import AdapterKeeper
 from heliostat_operator.applier import Applier
 from heliostat_operator.events import EventRecorder
@@ -232,6 +233,58 @@ async def test_a_refused_object_is_told(operator: Operator, code: int, reason: s
     operator.server.refused.clear()
     await operator.look(lambda: operator.watches.pool("a/llama") is not None)
     assert SERVICE in operator.server.objects
+
+
+async def test_a_namespace_that_is_deleted_gets_nothing_new(operator: Operator) -> None:
+    """While a namespace ends its pools' objects vanish one by one: no failure, and no event."""
+    operator.pool()
+    await operator.look(operator.stored)
+    await operator.look(operator.stored)
+    operator.server.ending = {"a"}
+    operator.server.remove(BUDGET)
+    pool = copy.deepcopy(operator.server.objects[POOL])
+    await operator.look(operator.stored)
+    assert operator.server.objects[POOL] == pool
+    assert BUDGET not in operator.server.objects
+
+
+async def test_pods_are_told_of_though_objects_cannot_be_made(operator: Operator) -> None:
+    """A server that fails to take an object does not freeze what the status says of the pods;
+    the generation stays that of the spec carried out last."""
+    operator.pool()
+    await operator.look(operator.stored)
+    await operator.look(operator.stored)
+    operator.server.refused = {SERVICE: (500, "InternalError")}
+    operator.server.put("/api/v1/namespaces/a/pods/one", engine_pod())
+    operator.server.remove(SERVICE)
+    operator.pool(engine={"port": 9000})
+    with pytest.raises(UnavailableError):
+        await operator.look(lambda: operator.stored() and len(pods(operator)) == 1)
+    status = operator.server.objects[POOL]["status"]
+    assert (status["readyReplicas"], status["observedGeneration"]) == (1, 1)
+    operator.server.refused.clear()
+    await operator.look()
+    assert operator.server.objects[POOL]["status"]["observedGeneration"] == 2
+
+
+async def test_a_pod_template_that_cannot_be_merged_marks_no_pods(operator: Operator) -> None:
+    """Pods are drained only where their replicas can be taken away afterwards."""
+    operator.pool(replicas=2)
+    await operator.look(operator.stored)
+    for name in ("one", "two"):
+        operator.server.put(f"/api/v1/namespaces/a/pods/{name}", engine_pod())
+    operator.pool(replicas=1, podTemplate={"spec": {"$patch": "unknown"}})
+    await operator.look(
+        lambda: (
+            bool((it := operator.watches.pool("a/llama")) and it.generation == 2)
+            and len(pods(operator)) == 2
+        )
+    )
+    assert "spec.podTemplate.spec.$patch" in operator.ready()["message"]
+    for path in ("/api/v1/namespaces/a/pods/one", "/api/v1/namespaces/a/pods/two"):
+        assert DRAIN_ANNOTATION not in operator.server.objects[path]["metadata"].get(
+            "annotations", {}
+        )
 
 
 async def test_exports_come_and_go_with_the_picker() -> None:
