@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from heliostat_kube.api import KubeApi
-from heliostat_kube.errors import ConflictError, KubeError
+from heliostat_kube.errors import ConflictError, KubeError, NotFoundError
 from heliostat_kube.resource import LEASES, Json
 from heliostat_operator.settings import LeaseTiming
 
@@ -71,8 +71,6 @@ class Leadership:
                     await self._renew()
             except TimeoutError as error:
                 raise LeaseLostError("the Lease could not be renewed in time") from error
-            except ConflictError as error:
-                await self._confirm(error)
             except KubeError as error:
                 if self._clock() >= deadline:
                     raise LeaseLostError(f"cannot renew the Lease: {error.message}") from error
@@ -121,15 +119,17 @@ class Leadership:
         if self._lease is None:
             raise LeaseLostError("the Lease is not held")
         asked_at = self._clock()
-        self._lease = await self._write({**self._lease, "spec": self._spec(self._lease["spec"])})
-        self._renewed_at = asked_at
-
-    async def _confirm(self, error: ConflictError) -> None:
-        """The Lease is not as we left it: go on only if it still names us."""
+        renewed = {**self._lease, "spec": self._spec(self._lease["spec"])}
         try:
-            lease = await self._api.get(LEASES, self._name, self._namespace)
-        except KubeError:
-            return
+            self._lease = await self._write(renewed)
+        except (ConflictError, NotFoundError) as error:
+            await self._confirm(error)
+        else:
+            self._renewed_at = asked_at
+
+    async def _confirm(self, error: KubeError) -> None:
+        """The Lease is not as we left it: go on only if it still names us."""
+        lease = await self._api.get(LEASES, self._name, self._namespace)
         holder = ((lease or {}).get("spec") or {}).get("holderIdentity")
         if lease is None or holder != self._identity:
             raise LeaseLostError(f"the Lease is held by {holder or 'nobody'}") from error

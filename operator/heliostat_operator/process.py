@@ -117,17 +117,22 @@ class Operator:
 
     async def _lead(self, stop: asyncio.Event, watching: asyncio.Task[Any]) -> None:
         async with (
-            _running(self._reconcile()) as working,
-            _running(self._load_adapters()) as loading,
             _running(self._leadership.hold()) as holding,
             _running(self._follow_events()) as following,
             _running(self._resync()) as resyncing,
+            # Who writes ends first: another replica may lead before kopf's thread has ended.
+            _running(self._load_adapters()) as loading,
+            _running(self._reconcile()) as working,
         ):
             others = (watching, loading, holding, following, resyncing)
             await _unless_stopped(working, stop, *others)
             if self._watches.is_synced:
                 self._pool_queue.stop()
-                await asyncio.wait((working,), timeout=FINISH_SECONDS)
+                await asyncio.wait(
+                    (working, holding),
+                    timeout=FINISH_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
 
     async def _reconcile(self) -> None:
         await self._watches.wait_synced()

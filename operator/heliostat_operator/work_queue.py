@@ -58,13 +58,6 @@ class WorkQueue(Generic[K]):
             timer.cancel()
         self._timers[key] = loop.call_later(seconds, self._on_timer, key)
 
-    def forget(self, key: K) -> None:
-        """Drop what is remembered of a key that is gone for good."""
-        self._failures.pop(key, None)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
     async def run(self, work: Work[K], *, workers: int, on_error: OnError[K]) -> None:
         """Work until `stop`, then end what is under way; keys that wait stay in the queue."""
         self._stopping = False
@@ -89,6 +82,9 @@ class WorkQueue(Generic[K]):
             self._running.add(key)
             try:
                 await self._work_on(key, work, on_error)
+            except asyncio.CancelledError:
+                self._again.add(key)  # cut off: whoever leads next begins anew
+                raise
             finally:
                 self._running.discard(key)
                 if key in self._again:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -168,6 +169,39 @@ async def test_a_foreign_touch_of_the_lease_is_survived(
     assert not holding.done()
     assert server.objects[LEASE]["metadata"]["labels"] == {"x": "1"}
     holding.cancel()
+
+
+async def test_a_deleted_lease_is_lost_at_once(api: KubeApi, server: FakeApiServer) -> None:
+    """Whoever finds no Lease stops: any other may have made itself the leader."""
+    leader = candidate(api, "one", Clock())
+    await leader.acquire()
+    server.remove(LEASE)
+    with pytest.raises(LeaseLostError, match="nobody"):
+        async with asyncio.timeout(5):
+            await leader.hold()
+
+
+async def test_a_leader_in_doubt_stops_at_the_deadline(server: FakeApiServer) -> None:
+    """Whose Lease it is must be known within the renew deadline, however slow the answer."""
+
+    class Silent(KubeApi):
+        mute = False
+
+        async def get(self, *place: Any, **more: Any) -> Any:
+            if self.mute:
+                await asyncio.Event().wait()
+            return await super().get(*place, **more)
+
+    timing = LeaseTiming(duration_seconds=15, renew_deadline_seconds=0.2, retry_seconds=0.005)
+    async with Silent(Connection(server=server.url)) as api:
+        leader = Leadership(api, namespace="ours", name="operator", identity="one", timing=timing)
+        await leader.acquire()
+        taken = server.objects[LEASE]
+        server.put(LEASE, {**taken, "spec": {**taken["spec"], "holderIdentity": "two"}})
+        api.mute = True
+        with pytest.raises(LeaseLostError, match="in time"):
+            async with asyncio.timeout(5):
+                await leader.hold()
 
 
 async def test_a_race_has_one_winner(api: KubeApi, server: FakeApiServer) -> None:

@@ -125,3 +125,21 @@ def test_stopping_ends_what_is_under_way_only() -> None:
     assert worked.log == [("a", 0.0)]
     assert worked.at_once["a"] == 0
     assert len(worked.queue) == 2
+
+
+def test_a_key_cut_off_is_worked_on_by_whoever_leads_next() -> None:
+    """Losing the Lease in the midst of a key's work loses no key."""
+    worked = Worked(takes_seconds=2)
+
+    async def main() -> None:
+        worked.queue.add("a")
+        running = asyncio.create_task(
+            worked.queue.run(worked.work, workers=1, on_error=lambda *_: None)
+        )
+        await asyncio.sleep(1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    run_virtually(main())
+    assert [key for key, _ in worked.log] == ["a"]
+    assert len(worked.queue) == 1
