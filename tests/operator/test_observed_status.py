@@ -133,6 +133,10 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
         seen(deployed=deployment(updated=None)),
         Told(("False", "PodsNotReady", "0 of 3 ready: 3 to be created"), ("True", "Scaling"), FINE),
     ),
+    "a change that nobody has begun to carry out": (
+        seen(three(serving()), deployed=deployment(updated=None)),
+        Told(("True", "AllReady", "3 of 3 ready"), ("True", "Updating"), FINE),
+    ),
     "scheduler has not looked yet": (
         seen([pod(node=None), pod("b", node=None), pod("c", node=None)]),
         Told(

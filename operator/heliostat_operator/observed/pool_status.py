@@ -121,6 +121,9 @@ def _progressing(counts: Tally, hindrance: _Verdict | None, ready: _Verdict) -> 
     if left:
         draining = f"{left} still draining"
         return _Verdict(True, ProgressingReason.DRAINING, _counted(counts, draining))
+    if counts.unseen and counts.staying:
+        waiting = "the Deployment's controller has yet to begin"
+        return _Verdict(True, ProgressingReason.UPDATING, _counted(counts, waiting))
     if hindrance is not None:
         return _Verdict(False, ProgressingReason.STALLED, hindrance.message)
     return _Verdict(False, ProgressingReason.COMPLETE, _counted(counts, ""))

@@ -32,7 +32,8 @@ class Tally:
     """A pool in numbers.
 
     `staying` are the pods that exist and are not on their way out, `leaving` those that drain,
-    deleted or not. `failures` are in order of urgency.
+    deleted or not. `unseen` is true while the Deployment's controller has not seen its present spec.
+    `failures` are in order of urgency.
     """
 
     desired: int
@@ -44,6 +45,7 @@ class Tally:
     loading: int = 0
     leaving: int = 0
     rolling: bool = False
+    unseen: bool = False
     stalled: bool = False
     failures: tuple[Finding, ...] = ()
 
@@ -89,6 +91,7 @@ def tally(observation: Observation) -> Tally:
         loading=stages.count(Stage.LOADING),
         leaving=stages.count(Stage.DRAINING) + dying,
         rolling=managed and _rolling(observation, len(alive)),
+        unseen=managed and deployment is not None and deployment.updated_replicas is None,
         stalled=deployment is not None and deployment.stalled,
         failures=tuple(sorted(failures, key=_urgency)),
     )
