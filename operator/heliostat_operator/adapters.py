@@ -27,6 +27,7 @@ from heliostat_operator.watches import Watches
 LOAD_TIMEOUT_SECONDS = 300.0
 """A large adapter may have to be downloaded first."""
 ASK_TIMEOUT_SECONDS = 10.0
+MAX_ANSWER_BYTES = 1024 * 1024
 _MAX_MESSAGE_CHARACTERS = 200
 
 log = structlog.get_logger("heliostat.operator")
@@ -79,19 +80,35 @@ class EngineAdapters:
     ) -> tuple[int, Any]:
         limits = aiohttp.ClientTimeout(total=limit_seconds, sock_connect=ASK_TIMEOUT_SECONDS)
         try:
+            # A pod is not ours to trust: it shall not lead us elsewhere, nor fill our memory.
             async with self._session.request(
-                method, self._base_url + path, json=body, headers=self._headers, timeout=limits
+                method,
+                self._base_url + path,
+                json=body,
+                headers=self._headers,
+                timeout=limits,
+                allow_redirects=False,
             ) as response:
-                return response.status, _parsed(await response.text())
+                return response.status, _parsed(await _bounded(response.content))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             text = str(error) or type(error).__name__
             raise AdapterLoadError(adapter, f"cannot ask the engine: {text}") from error
 
 
+async def _bounded(content: aiohttp.StreamReader) -> str:
+    """Read an answer, as far as MAX_ANSWER_BYTES."""
+    answer = bytearray()
+    async for chunk in content.iter_any():
+        answer += chunk
+        if len(answer) >= MAX_ANSWER_BYTES:
+            break
+    return answer[:MAX_ANSWER_BYTES].decode(errors="replace")
+
+
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -141,6 +158,7 @@ class AdapterKeeper:
         if self._proven.get(pod_key) == state and pod.loaded_adapters == wanted.keys():
             return
         if not wanted and not pod.loaded_adapters and not serves_adapters(pool.spec.engine):
+            self._forget(pod_key)
             return
         try:
             await self._make_hold(pod, pool, wanted)

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from heliostat_crds.wire_names import ADAPTERS_ANNOTATION
 from heliostat_kube.api import KubeApi
 from heliostat_kube.connection import Connection
-from heliostat_operator.adapters import AdapterKeeper, AdapterLoadError
+from heliostat_operator.adapters import AdapterKeeper, AdapterLoadError, EngineAdapters
 from heliostat_operator.desired.settings import SecretKey
 from heliostat_operator.health import Metrics
 from heliostat_operator.settings import OperatorSettings
@@ -35,6 +35,7 @@ class Engine:
     loaded: dict[str, str] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     key: str = ""
+    elsewhere: str = ""
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -44,6 +45,8 @@ class Engine:
         return app
 
     async def models(self, request: web.Request) -> web.Response:
+        if self.elsewhere:
+            raise web.HTTPTemporaryRedirect(self.elsewhere)
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         cards: list[Json] = [{"id": "llama", "root": "llama", "parent": None}]
@@ -77,8 +80,11 @@ class Kept:
         self.generation = 0
         self.container = "c1"
 
-    def declare(self, **adapters: str) -> None:
+    def declare(self, max_adapters: int | None = 4, **adapters: str) -> None:
         self.generation += 1
+        engine: Json = {"port": self.port}
+        if max_adapters is not None:
+            engine["maxAdapters"] = max_adapters
         listed = [{"name": name, "uri": uri} for name, uri in adapters.items()]
         self.server.put(
             POOL,
@@ -88,7 +94,7 @@ class Kept:
                 "metadata": {"generation": self.generation},
                 "spec": {
                     "model": {"name": "llama"},
-                    "engine": {"port": self.port, "adapters": listed, "maxAdapters": 4},
+                    "engine": {**engine, "adapters": listed},
                 },
             },
         )
@@ -242,3 +248,43 @@ async def test_the_engines_key_is_read_from_its_secret(parts: Parts) -> None:
     kept.server.put(SECRET, {"data": {"api": base64.b64encode(b"secret\n").decode()}})
     await kept.keep(keeper)
     assert kept.told["adapters"] == ["sql"]
+
+
+async def test_a_pod_leads_the_operator_nowhere_else(parts: Parts) -> None:
+    """A redirect is an answer like any other failure: what it points at is never asked."""
+    kept, keeper = parts[0], keeper_of(parts)
+    kept.declare(sql="repo/sql")
+    kept.engine.elsewhere = f"{kept.server.url}/elsewhere"
+    with pytest.raises(AdapterLoadError, match="/v1/models answers 307"):
+        await kept.keep(keeper)
+    assert "/elsewhere" not in {path for _, path, _ in kept.server.requests}
+
+
+async def test_an_answer_without_end_is_cut(parts: Parts) -> None:
+    """What a pod answers takes a bounded amount of memory, whatever it is."""
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500)
+        await response.prepare(request)
+        while True:
+            await response.write(b"\xff" * 65536)
+
+    app = web.Application()
+    app.router.add_get("/v1/models", endless)
+    async with TestServer(app) as http, asyncio.timeout(5):
+        engine = EngineAdapters(parts[2], str(http.make_url("")).rstrip("/"), None)
+        with pytest.raises(AdapterLoadError, match="/v1/models answers 500"):
+            await engine.fetch_loaded()
+
+
+async def test_the_failure_of_an_adapter_that_nobody_wants_is_forgotten(parts: Parts) -> None:
+    """A pool without adapters has none that fails, also while its old pods still run."""
+    kept, keeper = parts[0], keeper_of(parts)
+    kept.declare(bad="broken")
+    with pytest.raises(AdapterLoadError):
+        await kept.keep(keeper)
+    kept.declare(max_adapters=None)
+    await kept.keep(keeper)
+    pod = kept.watches.pod("a/one")
+    assert pod is not None
+    assert keeper.failures((pod,)) == ()
