@@ -8,7 +8,7 @@ from heliostat_kube.errors import ConflictError, InvalidError
 from heliostat_kube.resource import Json, Resource, key_of, resource_of
 from heliostat_operator.drift import differs
 from heliostat_operator.health import Metrics
-from heliostat_operator.live_object import LiveObject, controller_uid, pack, with_hash
+from heliostat_operator.live_object import LiveObject, pack, with_hash
 from heliostat_operator.pool_object import PoolObject
 from heliostat_operator.watches import Watches
 
@@ -57,21 +57,28 @@ class Applier:
         """Make one object of a pool; NotOursError where its name is taken, else KubeError."""
         wanted, digest = with_hash(desired)
         resource, key = resource_of(desired), key_of(desired)
-        live = self.live(watches, resource, key)
-        if live is None:
-            live = await self._unlabelled(pool, desired)
-        elif live.owner_uid != pool.uid:
+        live = self.live(watches, resource, key) or await self._unlabelled(desired)
+        if live is not None and live.owner_uid != pool.uid:
+            if live.owner_pool == pool.name:
+                return  # of a deleted pool of this name: its end is told, and makes way for ours
             raise _not_ours(desired)
-        elif live.deleting or self._settled.get((resource, key)) == (digest, live.body):
-            return
-        elif live.applied_hash == digest and not differs(wanted, live.decode()):
-            self._settled[resource, key] = digest, live.body
+        if live is not None and self._is_settled(live, wanted, digest):
             return
         repairs = live is not None and live.applied_hash == digest
         made = pack(await self._write(wanted, live, repairs=repairs))
         self._metrics.writes.labels(resource.kind).inc()
         self._newest[resource, key] = made, time.monotonic()
         self._settled[resource, key] = digest, made.body
+
+    def _is_settled(self, live: LiveObject, wanted: Json, digest: str) -> bool:
+        """Whether nothing is to be done about an object."""
+        place = live.resource, live.key
+        if live.deleting or self._settled.get(place) == (digest, live.body):
+            return True
+        if live.applied_hash != digest or differs(wanted, live.decode()):
+            return False
+        self._settled[place] = digest, live.body
+        return True
 
     async def _write(self, wanted: Json, live: LiveObject | None, *, repairs: bool) -> Json:
         """Apply; what others changed of ours is overwritten first.
@@ -108,20 +115,13 @@ class Applier:
                     continue  # already another object
                 self._metrics.writes.labels(live.resource.kind).inc()
 
-    async def _unlabelled(self, pool: PoolObject, desired: Json) -> LiveObject | None:
-        """Look for an object that is not among those watched, as they need our label.
-
-        None where there is none; NotOursError where it is not this pool's.
-        """
+    async def _unlabelled(self, desired: Json) -> LiveObject | None:
+        """Look for an object that is not among those watched, as they need our label."""
         metadata = desired["metadata"]
         found = await self._api.get(
             resource_of(desired), metadata["name"], metadata.get("namespace")
         )
-        if found is None:
-            return None
-        if controller_uid(found) != pool.uid:
-            raise _not_ours(desired)
-        return pack(found)
+        return None if found is None else pack(found)
 
 
 def _not_ours(desired: Json) -> NotOursError:

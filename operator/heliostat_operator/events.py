@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from heliostat_crds.conditions import ConditionType
+from heliostat_crds.conditions import ConditionType, ReadyReason
 from heliostat_crds.inference_pool import KIND
-from heliostat_crds.status import Condition
+from heliostat_crds.status import Condition, ConditionStatus
 from heliostat_crds.wire_names import API_VERSION, FIELD_MANAGER, GROUP
 from heliostat_kube.api import KubeApi
 from heliostat_kube.errors import KubeError
@@ -21,7 +21,8 @@ list."""
 _MAX_NOTE_CHARACTERS = 1000
 _MAX_REMEMBERED = 4096
 
-_GOOD = {ConditionType.READY: "True", ConditionType.DEGRADED: "False"}
+_COMING = frozenset({ReadyReason.LOADING, ReadyReason.PODS_NOT_READY})
+"""Why a pool is not ready yet where nothing is wrong."""
 
 log = structlog.get_logger("heliostat.operator")
 
@@ -42,12 +43,13 @@ class EventRecorder:
 
     async def publish_transitions(self, pool: Json, changed: Sequence[Condition]) -> None:
         """Tell of each condition that changed, a failure that stands in two of them once."""
+        bad = {it.reason for it in changed if _is_bad(it)}
         reasons: set[str] = set()
         for condition in sorted(changed, key=_bad_first):
             if condition.reason in reasons or condition.reason == "AsExpected":
                 continue
             reasons.add(condition.reason)
-            warning = _GOOD.get(ConditionType(condition.type), condition.status) != condition.status
+            warning = condition.reason in bad
             await self.publish(pool, condition.reason, condition.message, warning=warning)
 
     async def publish(self, pool: Json, reason: str, note: str, *, warning: bool = False) -> None:
@@ -93,5 +95,16 @@ class EventRecorder:
         return True
 
 
+def _is_bad(condition: Condition) -> bool:
+    """Whether it tells of something wrong; that engines start and load is as it should be."""
+    if condition.type == ConditionType.DEGRADED:
+        return condition.status is ConditionStatus.TRUE
+    return (
+        condition.type == ConditionType.READY
+        and condition.status is ConditionStatus.FALSE
+        and condition.reason not in _COMING
+    )
+
+
 def _bad_first(condition: Condition) -> bool:
-    return _GOOD.get(ConditionType(condition.type), condition.status) == condition.status
+    return not _is_bad(condition)

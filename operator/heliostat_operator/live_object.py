@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from heliostat_crds.inference_pool import KIND
 from heliostat_crds.wire_names import GROUP, POOL_LABEL
 from heliostat_kube.resource import DEPLOYMENTS, Json, Resource, resource_of
 from heliostat_operator.observed.deployment import DeploymentView, parse_deployment
@@ -21,7 +22,8 @@ _NOISE = ("managedFields", "resourceVersion", "generation", "creationTimestamp",
 class LiveObject:
     """One owned object: its pool, and its body as JSON without status and bookkeeping.
 
-    `pool` is what its label says, `owner_uid` which pool really owns it.
+    `pool` is what its label says, `owner_uid` which pool really owns it, `owner_pool` that pool's
+    name, empty where it is none.
     """
 
     resource: Resource
@@ -30,6 +32,7 @@ class LiveObject:
     uid: str
     pool: str
     owner_uid: str
+    owner_pool: str
     deleting: bool
     body: bytes
     deployment: DeploymentView | None
@@ -63,13 +66,16 @@ def pack(obj: Json) -> LiveObject:
     body = {key: value for key, value in obj.items() if key != "status"}
     body["metadata"] = {key: value for key, value in metadata.items() if key not in _NOISE}
     resource = resource_of(obj)
+    owner = _controller(obj)
+    is_pool = owner.get("kind") == KIND and owner.get("apiVersion", "").startswith(f"{GROUP}/")
     return LiveObject(
         resource=resource,
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
         pool=(metadata.get("labels") or {}).get(POOL_LABEL, ""),
-        owner_uid=controller_uid(obj),
+        owner_uid=owner.get("uid", ""),
+        owner_pool=owner.get("name", "") if is_pool else "",
         deleting="deletionTimestamp" in metadata,
         body=msgspec.json.encode(body),
         deployment=parse_deployment(obj) if resource == DEPLOYMENTS else None,
@@ -77,10 +83,10 @@ def pack(obj: Json) -> LiveObject:
     )
 
 
-def controller_uid(obj: Json) -> str:
-    """Give the uid of the object's controlling owner, empty where it has none."""
+def _controller(obj: Json) -> Json:
+    """Give the reference to the object's controlling owner, empty where it has none."""
     owners = obj["metadata"].get("ownerReferences") or ()
-    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+    return next((owner for owner in owners if owner.get("controller")), {})
 
 
 def version_of(obj: Json) -> int:

@@ -12,6 +12,7 @@ from heliostat_crds.wire_names import DRAIN_ANNOTATION
 from heliostat_kube.api import KubeApi
 from heliostat_kube.connection import Connection
 from heliostat_kube.errors import UnavailableError
+from heliostat_kube.resource import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES
 from heliostat_operator.adapters import AdapterKeeper
 from heliostat_operator.applier import Applier
 from heliostat_operator.events import EventRecorder
@@ -26,6 +27,7 @@ POOL = "/apis/heliostat.dev/v1alpha1/namespaces/a/inferencepools/llama"
 DEPLOYMENT = "/apis/apps/v1/namespaces/a/deployments/llama"
 SERVICE = "/api/v1/namespaces/a/services/llama"
 BUDGET = "/apis/policy/v1/namespaces/a/poddisruptionbudgets/llama"
+PATHS = ((DEPLOYMENT, DEPLOYMENTS), (SERVICE, SERVICES), (BUDGET, POD_DISRUPTION_BUDGETS))
 EVENTS = "/apis/events.k8s.io/v1/namespaces/a/events/"
 
 
@@ -80,7 +82,7 @@ class Operator:
         versions = [int(it["metadata"]["resourceVersion"]) for it in self.server.objects.values()]
         pool = self.watches.pool("a/llama")
         known = [] if pool is None else [pool.version]
-        for path, resource in self.paths():
+        for path, resource in PATHS:
             live = self.watches.owned(resource, "a/llama")
             if (live is not None) != (path in self.server.objects):
                 return False
@@ -93,15 +95,6 @@ class Operator:
             ),
             default=0,
         )
-
-    def paths(self) -> list[tuple[str, Any]]:
-        from heliostat_kube.resource import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES
-
-        return [
-            (DEPLOYMENT, DEPLOYMENTS),
-            (SERVICE, SERVICES),
-            (BUDGET, POD_DISRUPTION_BUDGETS),
-        ]
 
     def ready(self) -> Json:
         conditions = self.server.objects[POOL]["status"]["conditions"]
@@ -208,6 +201,44 @@ async def test_what_is_not_ours_is_left_alone(operator: Operator) -> None:
     assert operator.server.objects[SERVICE]["spec"] == {"type": "None"}
     assert DEPLOYMENT in operator.server.objects, "the others are made all the same"
     assert "Service llama exists" in operator.ready()["message"]
+
+
+async def test_a_pool_that_comes_again_waits_for_what_is_left_of_the_one_before(
+    operator: Operator,
+) -> None:
+    """What a deleted pool of the same name leaves is neither taken nor complained about."""
+    operator.pool()
+    await operator.look(operator.stored)
+    before = copy.deepcopy(operator.server.objects[SERVICE])
+    operator.server.remove(POOL)
+    operator.pool()
+    uid = operator.server.objects[POOL]["metadata"]["uid"]
+    await operator.look(lambda: bool((it := operator.watches.pool("a/llama")) and it.uid == uid))
+    assert operator.server.objects[SERVICE] == before
+    assert operator.ready()["reason"] == "PodsNotReady"
+    for path in (SERVICE, BUDGET, DEPLOYMENT):
+        operator.server.remove(path)
+    await operator.look(lambda: not any(operator.watches.owned(r, "a/llama") for _, r in PATHS))
+    (owner,) = operator.server.objects[SERVICE]["metadata"]["ownerReferences"]
+    assert owner["uid"] == uid
+
+
+async def test_an_engine_that_loads_is_no_warning(operator: Operator) -> None:
+    """Nobody is alarmed by a pool that starts; one that fails is told as a warning."""
+    operator.pool()
+    await operator.look(operator.stored)
+    operator.server.refused = {SERVICE: (403, "Forbidden")}
+    operator.pool(engine={"port": 9000})
+    await operator.look(
+        lambda: bool((it := operator.watches.pool("a/llama")) and it.generation == 2)
+    )
+    events = [it for path, it in operator.server.objects.items() if path.startswith(EVENTS)]
+    assert {(it["type"], it["reason"]) for it in events} == {
+        ("Normal", "PodsNotReady"),
+        ("Normal", "Scaling"),
+        ("Normal", "Stalled"),
+        ("Warning", "InvalidSpec"),
+    }
 
 
 async def test_a_spec_that_is_none_keeps_the_last_good_objects(operator: Operator) -> None:

@@ -32,7 +32,7 @@ class Tally:
     """A pool in numbers.
 
     `staying` are the pods that exist and are not on their way out, `leaving` those that drain,
-    deleted or not. `unseen` is true while the Deployment's controller has not seen its present spec.
+    deleted or not. `unseen` is true while the Deployment's controller has not seen its spec.
     `failures` are in order of urgency.
     """
 
