@@ -107,14 +107,17 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
         """Serve one Envoy until it goes away."""
         stream, wake = EnvoyStream(), asyncio.Event()
         self._streams[stream] = wake
-        writer = asyncio.create_task(self._write(stream, wake, context))
         try:
-            async for request in request_iterator:
-                if answer := stream.on_request(request):
-                    self._on_answer(answer)
-                wake.set()
+            async with asyncio.TaskGroup() as group:
+                # Where it fails the stream ends: an Envoy that hears no more must connect anew.
+                writer = group.create_task(self._write(stream, wake, context))
+                async for request in request_iterator:
+                    if answer := stream.on_request(request):
+                        self._on_answer(answer)
+                    self._report_acked()
+                    wake.set()
+                writer.cancel()
         finally:
-            writer.cancel()
             del self._streams[stream]
             self._report_acked()
 
@@ -123,6 +126,7 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
             await wake.wait()
             wake.clear()
             for response in stream.responses(self._current()):
+                self._report_acked()
                 await context.write(response)
 
     def _on_answer(self, answer: Answer) -> None:
@@ -136,8 +140,6 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
         refused = (answer.type_url, answer.version.number) in self._refused
         if answer.version.number > good.number and not refused:
             self._good[answer.type_url] = answer.version
-        if answer.type_url == ENDPOINT_TYPE:
-            self._report_acked()
 
     def _on_refused(self, answer: Answer) -> None:
         self.refusals += 1

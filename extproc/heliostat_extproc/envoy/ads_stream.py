@@ -6,7 +6,7 @@ response waits, so that any number of updates in between become one.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -63,8 +63,10 @@ class EnvoyStream:
         self._nonces = itertools.count(1)
         self._clusters_sent_with_routes: Mapping[str, bytes] = {}
         self._clusters_behind_routes: Mapping[str, bytes] = {}
+        self._clusters_sent: Mapping[str, bytes] | None = None
         self.acked_addresses: Mapping[str, frozenset[str]] | None = None
-        """The addresses of each cluster as last acknowledged; None before the first time."""
+        """What the Envoy certainly has: the addresses of each cluster that it has acknowledged and
+        that nothing sent since takes away. None before the first acknowledgement."""
 
     def on_request(self, request: DiscoveryRequest) -> Answer | None:
         """Take in a subscription, an acknowledgement or a refusal; stale ones are ignored."""
@@ -74,6 +76,8 @@ class EnvoyStream:
         if request.response_nonce not in ("", subscription.nonce):
             return None
         subscription.names = frozenset(request.resource_names)
+        if request.type_url == ENDPOINT_TYPE:
+            self._keep_acked(subscription.names)
         if not subscription.awaits_answer:
             subscription.sent = None
             return None
@@ -89,13 +93,32 @@ class EnvoyStream:
         subscription.held = version
         if request.type_url == ENDPOINT_TYPE:
             self.acked_addresses = {
-                name: addresses
-                for name, addresses in version.addresses.items()
-                if name in subscription.sent_names
+                name: version.addresses[name]
+                for name in subscription.sent_names & subscription.names
+                if name in version.addresses
             }
+            if self._clusters_sent is not None:
+                self._keep_acked(self._clusters_sent)
         if request.type_url == ROUTE_TYPE:
             self._clusters_behind_routes = self._clusters_sent_with_routes
         return Answer(request.type_url, version, None)
+
+    def _keep_acked(self, clusters: Container[str]) -> None:
+        """Count on no other clusters: one that comes back must be acknowledged anew."""
+        if self.acked_addresses is not None:
+            self.acked_addresses = {
+                name: addresses
+                for name, addresses in self.acked_addresses.items()
+                if name in clusters
+            }
+
+    def _keep_acked_addresses(self, told: Mapping[str, frozenset[str]]) -> None:
+        """Count on no address that the Envoy is told to drop."""
+        if self.acked_addresses is not None:
+            self.acked_addresses = {
+                name: addresses & told.get(name, frozenset())
+                for name, addresses in self.acked_addresses.items()
+            }
 
     def responses(self, offer: Offer) -> Iterator[DiscoveryResponse]:
         """Yield what can be sent now; routes wait until clusters and endpoints are settled.
@@ -107,7 +130,8 @@ class EnvoyStream:
         for type_url in TYPES:
             version = offer.get(type_url)
             subscription = self._subscriptions.get(type_url)
-            if version is None:
+            if version is None:  # every version there was has been refused
+                settled = False
                 continue
             if subscription is None:
                 settled &= not version.resources
@@ -141,6 +165,11 @@ class EnvoyStream:
         subscription.awaits_answer = True
         if type_url == ROUTE_TYPE:
             self._clusters_sent_with_routes = offer[CLUSTER_TYPE].resources
+        elif type_url == CLUSTER_TYPE:
+            self._clusters_sent = version.resources
+            self._keep_acked(version.resources)
+        else:
+            self._keep_acked_addresses(version.addresses)
         response = DiscoveryResponse(
             version_info=str(version.number), nonce=subscription.nonce, type_url=type_url
         )

@@ -1,16 +1,17 @@
 """The ADS server between its publisher and its Envoys, over real gRPC streams."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
+import pytest
 from envoy.service.discovery.v3.ads_pb2_grpc import AggregatedDiscoveryServiceStub
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 
 from heliostat_extproc.envoy.ads import AdsServer
-from heliostat_extproc.envoy.ads_stream import CLUSTER_TYPE, ENDPOINT_TYPE
+from heliostat_extproc.envoy.ads_stream import CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE
 
 
 class Envoy:
@@ -73,3 +74,25 @@ async def test_a_refusal_falls_back_to_the_last_version_that_was_acknowledged(
         fallback = await envoy.read()
     assert [r.version_info for r in (first, second, third, fallback)] == ["1", "2", "3", "2"]
     assert fallback.resources == second.resources
+
+
+async def test_an_update_that_cannot_be_sent_ends_the_stream(tmp_path: Path) -> None:
+    """The Envoy connects anew, where silence would leave it with what it has for ever."""
+
+    def take(acked: Mapping[str, frozenset[str]]) -> None:
+        if not acked["a"]:
+            raise RuntimeError
+
+    ads = AdsServer(take)
+    async with connected(ads, tmp_path) as envoy:
+        ads.publish({"a": ["10.0.0.1:80"]})
+        await envoy.ask(CLUSTER_TYPE)
+        await envoy.ask(ENDPOINT_TYPE, "pool:a")
+        clusters, endpoints = await envoy.read(), await envoy.read()
+        await envoy.answer(clusters)
+        await envoy.answer(endpoints, "pool:a")
+        await envoy.ask(ROUTE_TYPE, "pools")
+        await envoy.read()
+        ads.publish({"a": []})
+        with pytest.raises(grpc.aio.AioRpcError):
+            await envoy.read()

@@ -161,3 +161,50 @@ def test_a_cluster_that_left_while_it_warmed_has_no_endpoints() -> None:
     stream.on_request(request(ENDPOINT_TYPE, "a", "b", nonce=endpoints.nonce))
     stream.on_request(request(CLUSTER_TYPE, nonce=clusters.nonce))
     assert kinds(sent(stream, offer(3, "a"))) == [CLUSTER_TYPE]
+
+
+def test_a_pool_that_comes_back_at_once_counts_once_its_new_cluster_is_acknowledged() -> None:
+    """Endpoints of a cluster that the Envoy was told to drop are not there any more, whatever was
+    acknowledged before."""
+    stream = EnvoyStream()
+    settle(stream, offer(1, "a", "b"))
+    both, without = offer(1, "a", "b"), offer(2, "b")
+    gone = {**both, CLUSTER_TYPE: without[CLUSTER_TYPE]}
+    [clusters] = sent(stream, gone)
+    assert stream.acked_addresses == {"b": frozenset({"b"})}
+    back = {**both, CLUSTER_TYPE: Version(3, both[CLUSTER_TYPE].resources)}
+    stream.on_request(request(CLUSTER_TYPE, nonce=clusters.nonce))
+    [clusters] = sent(stream, back)
+    assert stream.acked_addresses == {"b": frozenset({"b"})}
+    stream.on_request(request(ENDPOINT_TYPE, "b"))
+    stream.on_request(request(ENDPOINT_TYPE, "a", "b"))
+    [endpoints] = sent(stream, back)
+    stream.on_request(request(ENDPOINT_TYPE, "a", "b", nonce=endpoints.nonce))
+    assert stream.acked_addresses == {"a": frozenset({"a"}), "b": frozenset({"b"})}
+
+
+def test_an_envoy_that_has_dropped_a_cluster_acknowledges_nothing_for_it() -> None:
+    """What an Envoy no longer asks for it has not taken, although the response held it."""
+    stream = EnvoyStream()
+    settle(stream, offer(1, "a", "b"))
+    _, endpoints = sent(stream, offer(2, "a", "b"))
+    stream.on_request(request(ENDPOINT_TYPE, "b", nonce=endpoints.nonce))
+    assert stream.acked_addresses == {"b": frozenset({"b"})}
+
+
+def test_an_address_counts_no_more_from_when_the_envoy_is_told_to_drop_it() -> None:
+    """One that comes back before the answer would meet an Envoy that has just dropped it."""
+    stream = EnvoyStream()
+    settle(stream, offer(1, "a"))
+    without = {**offer(1, "a"), ENDPOINT_TYPE: Version(2, {"a": b""}, {"a": frozenset()})}
+    [_] = sent(stream, without)
+    assert stream.acked_addresses == {"a": frozenset()}
+
+
+def test_an_envoy_that_has_refused_all_clusters_waits_for_better_ones() -> None:
+    """No route is sent that would lead to clusters that are not there."""
+    stream = EnvoyStream()
+    settle(stream, offer(1))
+    offered = offer(2, "a")
+    assert sent(stream, {ROUTE_TYPE: offered[ROUTE_TYPE]}) == []
+    assert kinds(sent(stream, offered)) == [CLUSTER_TYPE, ENDPOINT_TYPE]
