@@ -86,7 +86,10 @@ class Outcome(StrEnum):
 
 
 class Directory(Protocol):
-    """What can be asked for now; a `Catalog` that may change between requests."""
+    """What can be asked for now; a `Catalog` that may change between requests.
+
+    Both raise NotSyncedError while nothing is known yet.
+    """
 
     def resolve(self, name: str) -> Resolution | None:
         """Find who serves the model of this name."""

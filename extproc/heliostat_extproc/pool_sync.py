@@ -69,7 +69,9 @@ class PoolSync:
         return self._catalog.resolve(name)
 
     def models(self) -> Sequence[ServedModel]:
-        """List every model name that can be asked for."""
+        """List every model name; NotSyncedError before the first snapshot."""
+        if self._published is None:
+            raise NotSyncedError
         return self._catalog.models()
 
     def endpoints(self) -> frozenset[str]:
@@ -133,9 +135,6 @@ class PoolSync:
             self._publish({pool: sorted(addresses) for pool, addresses in published.items()})
 
     def _tell_core(self) -> None:
-        for pool in [pool for pool in self._told if pool not in self._wanted]:
-            del self._told[pool]
-            self._driver.submit(PoolRemoved(pool))
         for pool, wanted in self._wanted.items():
             acked = self._acked.get(pool, frozenset())
             endpoints = tuple(_as_known(endpoint, acked) for endpoint in wanted.endpoints)
@@ -143,6 +142,10 @@ class PoolSync:
             if update != self._told.get(pool):
                 self._told[pool] = update
                 self._driver.submit(update)
+        # Last: of an endpoint that is in no pool in between, the core forgets what it knows.
+        for pool in [pool for pool in self._told if pool not in self._wanted]:
+            del self._told[pool]
+            self._driver.submit(PoolRemoved(pool))
 
     def _note_problems(self, snapshot: Snapshot) -> None:
         for problem in snapshot.problems:

@@ -6,8 +6,9 @@ from heliostat_extproc.discovery.catalog import NotSyncedError
 from heliostat_extproc.discovery.snapshot import ServedPool, Snapshot
 from heliostat_extproc.driver import RouterDriver
 from heliostat_extproc.pool_sync import EndpointReport, EndpointsReport, PoolSync
-from heliostat_routing.commands import Command
-from heliostat_routing.events import Event, PoolUpdated
+from heliostat_routing.commands import Command, Dispatch
+from heliostat_routing.events import Event, PoolUpdated, RequestArrived
+from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PoolSettings
 from heliostat_routing.views import PoolView
 
@@ -60,5 +61,29 @@ async def test_nothing_is_said_of_a_name_before_the_first_snapshot() -> None:
     sync = PoolSync(RouterDriver(FakeCore()), lambda pools: None)
     with pytest.raises(NotSyncedError):
         sync.resolve("llama")
+    with pytest.raises(NotSyncedError):
+        sync.models()
     sync.apply(Snapshot((pool("a"),)))
     assert sync.resolve("llama") is None
+    assert sync.models() == ()
+
+
+async def test_what_is_known_of_an_engine_outlives_the_pool_that_its_group_was_named_after() -> (
+    None
+):
+    """When the oldest pool of a model goes, the others' engines keep their cached prefixes."""
+    driver = RouterDriver(Router())
+    sync = PoolSync(driver, lambda pools: None)
+    sync.apply(Snapshot((pool("oldest"),)))
+    sync.on_acked({"oldest": frozenset({ADDRESS})})
+    arrival = RequestArrived(1, "oldest", block_keys=(1, 2, 3), prompt_bytes=1536)
+    assert isinstance(driver.arrive(arrival), Dispatch)
+    driver.finish(1)
+
+    def known() -> dict[str, float]:
+        return {it.pool: it.endpoints[0].indexed_tokens for it in driver.views()}
+
+    before = known()["oldest"]
+    assert before > 0
+    sync.apply(Snapshot((pool("next"),)))
+    assert known() == {"next": before}
