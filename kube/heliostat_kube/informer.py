@@ -58,6 +58,7 @@ class Informer(Generic[T]):
 
     `trim` runs once per object and version; keep its result small and comparable: `on_change` is
     called only where two results differ. It runs on the event loop and must not block or raise.
+    `optional` kinds may not be served: that is then told, once, as information.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Informer(Generic[T]):
         label_selector: str | None = None,
         field_selector: str | None = None,
         timing: InformerTiming | None = None,
+        optional: bool = False,
     ) -> None:
         self._api = api
+        self._optional = optional
         self._resource = resource
         self._namespace = namespace
         self._label_selector = label_selector
@@ -125,6 +128,9 @@ class Informer(Generic[T]):
                 self._resource_version = None
         if self._healthy:
             self._healthy = False
+            if self._optional and isinstance(error, NotFoundError):
+                log.info("kind-not-served", **self._names())
+                return
             log.warning("watch-lost", reason=error.reason, error=error.message, **self._names())
 
     def _note_heard(self) -> None:

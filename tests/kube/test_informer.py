@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from heliostat_kube.api import KubeApi
 from heliostat_kube.informer import Informer, InformerTiming
@@ -218,6 +219,23 @@ async def test_a_kind_that_is_not_served_is_waited_for(
     server.put(POD_A, pod("Running"))
     server.missing.clear()
     await until(lambda: watched.phases() == {"a/one": "Running"})
+
+
+@pytest.mark.parametrize(("optional", "told"), [(True, "info"), (False, "warning")])
+async def test_a_kind_that_may_be_missing_raises_no_alarm(
+    server: FakeApiServer, api: KubeApi, *, optional: bool, told: str
+) -> None:
+    """That a kind is not served is told once, as a warning only where it must be."""
+    server.missing = {"/api/v1/pods"}
+    informer = Informer(
+        api, PODS, trim=bool, on_change=lambda *_: None, timing=QUICK, optional=optional
+    )
+    with capture_logs() as lines:
+        task = asyncio.create_task(informer.run())
+        await until(lambda: server.calls("GET") >= 3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert [line["log_level"] for line in lines] == [told]
 
 
 async def test_an_idle_server_is_asked_rarely(server: FakeApiServer, watching: Watching) -> None:

@@ -112,7 +112,8 @@ class _Watches:
         if settings.picker_service is not None:
             parse = upstream_parser(settings.picker_service)
             self._upstream = [
-                self._pool_informer(UPSTREAM_INFERENCE_POOLS, ns, parse) for ns in namespaces
+                self._pool_informer(UPSTREAM_INFERENCE_POOLS, ns, parse, optional=True)
+                for ns in namespaces
             ]
         self._managed_pods = [
             self._pod_informer(ns, POOL_LABEL, self._on_managed_pod) for ns in namespaces
@@ -247,12 +248,24 @@ class _Watches:
             self._changed.set()
 
     def _pool_informer(
-        self, resource: Resource, namespace: str | None, parse: Callable[[Any], PoolReading]
+        self,
+        resource: Resource,
+        namespace: str | None,
+        parse: Callable[[Any], PoolReading],
+        *,
+        optional: bool = False,
     ) -> Informer[PoolReading]:
         def on_change(key: str, _old: PoolReading | None, new: PoolReading | None) -> None:
             self._on_pool(resource.group, key, new)
 
-        return Informer(self._api, resource, namespace=namespace, trim=parse, on_change=on_change)
+        return Informer(
+            self._api,
+            resource,
+            namespace=namespace,
+            trim=parse,
+            on_change=on_change,
+            optional=optional,
+        )
 
     def _pod_informer(
         self, namespace: str | None, selector: str, on_change: OnChange[EnginePod]
