@@ -1,5 +1,6 @@
 """Where engines run and how they are replaced: accelerators, machines, rollouts, disruptions."""
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -7,6 +8,7 @@ from pydantic import Field
 
 from heliostat_crds.fields import FreeForm, Items, Labels, ObjectName, Strict
 from heliostat_crds.rules import Misfit, Rule
+from heliostat_crds.validation import shown
 from heliostat_crds.wire_names import POOL_LABEL
 
 _ATOMIC = {"x-kubernetes-list-type": "atomic"}
@@ -156,8 +158,26 @@ class PodTemplate(Strict):
     ports by name; the engine's container is named `engine`."""
 
 
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
+    re.ASCII,
+)
+_MAX_LABEL_KEY_CHARACTERS = 317
+
+
+def _impossible_key(selector: "Selector") -> Misfit | None:
+    for key in selector.match_labels:
+        if len(key) > _MAX_LABEL_KEY_CHARACTERS or not _LABEL_KEY.fullmatch(key):
+            return Misfit(("matchLabels",), f"{shown(key)} is not the key of a label")
+    return None
+
+
 class Selector(Strict):
     """Which pods are adopted."""
 
     match_labels: Labels = Field(min_length=1, max_length=16)
     """Labels that a pod must have, in the pool's namespace."""
+
+    # Not in CEL: keys have no bound on their length, without which patterns cost too much there.
+    rules = (Rule("no label can have such a key", check=_impossible_key),)

@@ -198,6 +198,21 @@ def test_a_pools_kind_follows_from_its_spec(spec: dict[str, Any], kind: PoolKind
     assert pool(**spec).pool_kind is kind
 
 
+@pytest.mark.parametrize("key", ["-x", "", "a/", "/a", "A/b", "a b", "a/b/c", "x" * 64, "é"])
+def test_a_selector_by_a_key_that_no_label_has_is_refused(key: str) -> None:
+    """The API server takes no watch with such a selector: the pool would wait for ever."""
+    obj = pool(selector={"matchLabels": {"app": "vllm"}}).model_dump(by_alias=True)
+    obj["spec"]["selector"]["matchLabels"][key] = "vllm"
+    with pytest.raises(PoolError, match=r"spec.selector.matchLabels: .* is not the key of a label"):
+        InferencePool.from_object(obj)
+
+
+@pytest.mark.parametrize("key", ["app", "app.kubernetes.io/name", "a_b.C-d", "1", "x" * 63])
+def test_a_selector_takes_every_key_that_labels_have(key: str) -> None:
+    """Keys with and without a domain, up to their longest."""
+    assert pool(selector={"matchLabels": {key: "vllm"}}).pool_kind is PoolKind.ADOPTED
+
+
 def test_a_pool_tells_its_names_and_sources() -> None:
     """Clients may ask for model, aliases and adapters; what has no URI is loaded by its name."""
     named = pool(
