@@ -102,7 +102,7 @@ class Operator:
         """Watch always, work while leading."""
         async with _running(self._watches.run()) as watching:
             while not stop.is_set():
-                if not await _unless_stopped(self._leadership.acquire(), stop, watching):
+                if not await _unless_stopped(self._acquire(), stop, watching):
                     return
                 log.info("leading", identity=self._settings.identity)
                 self._metrics.leader.set(1)
@@ -115,6 +115,11 @@ class Operator:
                     self._metrics.leader.set(0)
                 await self._leadership.release()
 
+    async def _acquire(self) -> None:
+        """Wait to lead, once the cluster has been read: who cannot read it is in nobody's way."""
+        await self._watches.wait_synced()
+        await self._leadership.acquire()
+
     async def _lead(self, stop: asyncio.Event, watching: asyncio.Task[Any]) -> None:
         async with (
             _running(self._leadership.hold()) as holding,
@@ -126,16 +131,14 @@ class Operator:
         ):
             others = (watching, loading, holding, following, resyncing)
             await _unless_stopped(working, stop, *others)
-            if self._watches.is_synced:
-                self._pool_queue.stop()
-                await asyncio.wait(
-                    (working, holding),
-                    timeout=FINISH_SECONDS,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+            self._pool_queue.stop()
+            await asyncio.wait(
+                (working, holding),
+                timeout=FINISH_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
 
     async def _reconcile(self) -> None:
-        await self._watches.wait_synced()
         for pool in self._watches.pools():
             self._pool_queue.add(pool.key)
         await self._pool_queue.run(
@@ -145,7 +148,6 @@ class Operator:
         )
 
     async def _load_adapters(self) -> None:
-        await self._watches.wait_synced()
         await self._pod_queue.run(
             self._keep_adapters, workers=self._settings.workers, on_error=self._adapters_failed
         )
@@ -165,7 +167,6 @@ class Operator:
 
     async def _follow_events(self) -> None:
         """Have kopf tell of pools, again if it ends: what it misses, the stores tell too."""
-        await self._watches.wait_synced()
         while True:
             try:
                 await follow_pool_events(

@@ -58,6 +58,28 @@ async def test_whoever_loses_the_lease_writes_no_more(monkeypatch: pytest.Monkey
     assert left == [[]]
 
 
+async def test_whoever_cannot_read_the_cluster_does_not_lead() -> None:
+    """A replica that may not list pods leaves the Lease to one that may."""
+    settings = OperatorSettings(
+        own_namespace="h", identity="one", lease_timing=LeaseTiming(15, 10, 0.01)
+    )
+    async with (
+        running_api_server() as server,
+        KubeApi(Connection(server=server.url)) as api,
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(10),
+    ):
+        server.missing = {"/api/v1/pods"}
+        stop = asyncio.Event()
+        running = asyncio.create_task(Operator(api, session, settings, Metrics()).run(stop))
+        await until(lambda: sum(path == "/api/v1/pods" for _, path, _ in server.requests) >= 3)
+        assert LEASE not in server.objects
+        server.missing.clear()
+        await until(lambda: LEASE in server.objects)
+        stop.set()
+        await running
+
+
 async def until(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
     while not holds():  # noqa: ASYNC110 - seen from outside
