@@ -187,9 +187,12 @@ class AdapterKeeper:
         loaded = await engine.fetch_loaded()
         right = {name for name, source in wanted.items() if loaded.get(name) == source}
         await self._annotate(pod, right)
-        for name in loaded.keys() - right:
-            await engine.unload(name)
         failed: AdapterLoadError | None = None
+        for name in loaded.keys() - right:
+            try:
+                await engine.unload(name)
+            except AdapterLoadError as error:
+                failed = error
         for name in wanted.keys() - right:
             try:
                 await engine.load(name, wanted[name])

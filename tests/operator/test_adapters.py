@@ -65,6 +65,8 @@ class Engine:
     async def unload(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.calls.append(f"unload {body['lora_name']}")
+        if body["lora_name"] == "stuck":
+            return web.json_response({"message": "in use"}, status=400)
         del self.loaded[body["lora_name"]]
         return web.Response(text="Success: LoRA adapter removed successfully.")
 
@@ -288,3 +290,13 @@ async def test_the_failure_of_an_adapter_that_nobody_wants_is_forgotten(parts: P
     pod = kept.watches.pod("a/one")
     assert pod is not None
     assert keeper.failures((pod,)) == ()
+
+
+async def test_an_adapter_that_does_not_unload_holds_up_no_other(parts: Parts) -> None:
+    """What an engine will not drop is told, and what it should load is loaded all the same."""
+    kept, keeper = parts[0], keeper_of(parts)
+    kept.engine.loaded["stuck"] = "repo/old"
+    kept.declare(sql="repo/sql")
+    with pytest.raises(AdapterLoadError, match="in use"):
+        await kept.keep(keeper)
+    assert kept.told["adapters"] == ["sql"]
