@@ -185,11 +185,12 @@ class Watches:
         )
 
     def _pool_changed(self, key: str, before: PoolObject | None, now: PoolObject | None) -> None:
-        if before is None or now is None or before.generation != now.generation:
+        renewed = _spec_of(before) != _spec_of(now)
+        if renewed:
             self._claims_changed = True
         self._adopt(key, now)
         self._on_pool(key)
-        if now is not None and (before is None or before.generation != now.generation):
+        if now is not None and renewed:
             for pod_key in self._pods_of.get(key, ()):
                 self._on_pod(pod_key)
 
@@ -272,6 +273,11 @@ class Watches:
                 self._owned.pop(resource, None)
         for pool in self.pools():
             self._on_pool(pool.key)
+
+
+def _spec_of(pool: PoolObject | None) -> tuple[str, int] | None:
+    """Tell one state of a spec from every other, also where a pool of the same name follows."""
+    return None if pool is None else (pool.uid, pool.generation)
 
 
 class _Adoption:

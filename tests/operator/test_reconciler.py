@@ -223,6 +223,23 @@ async def test_a_pool_that_comes_again_waits_for_what_is_left_of_the_one_before(
     assert owner["uid"] == uid
 
 
+async def test_a_pool_replaced_unseen_claims_names_anew(operator: Operator) -> None:
+    """A pool deleted and made again while nobody watched is another, at the same generation."""
+    operator.pool()
+    other = copy.deepcopy(operator.server.objects[POOL])
+    created = "2030-01-02T00:00:00Z"
+    other["metadata"] = {"name": "other", "generation": 1, "creationTimestamp": created}
+    other["spec"]["model"] = {"name": "mistral", "aliases": ["llama"]}
+    operator.server.put(POOL.replace("llama", "other"), other)
+    await operator.look(lambda: len(list(operator.watches.pools())) == 2)
+    assert operator.watches.conflicts("a/other")
+    del operator.server.objects[POOL]
+    operator.pool(model={"name": "renamed"})
+    uid = operator.server.objects[POOL]["metadata"]["uid"]
+    await operator.look(lambda: bool((it := operator.watches.pool("a/llama")) and it.uid == uid))
+    assert not operator.watches.conflicts("a/other")
+
+
 async def test_an_engine_that_loads_is_no_warning(operator: Operator) -> None:
     """Nobody is alarmed by a pool that starts; one that fails is told as a warning."""
     operator.pool()
