@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterEdsClusterConfig,
     LoadBalancingPolicy,
     LoadBalancingPolicyPolicy,
+    UpstreamConnectionOptions,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
@@ -24,6 +25,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HeaderValueOption,
     Http1ProtocolOptions,
     HttpProtocolOptions,
+    TcpKeepalive,
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.route.v3 import (
@@ -63,6 +65,8 @@ from heliostat_extproc.errors import Reason, error_answer
 RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
 RETRIABLE_STATUS_CODES = (502, 503)
 _ROUTER_RESTART_SECONDS = 2.0
+_PROBE_SECONDS = 5
+_PROBES = 3
 
 
 class AddressError(ValueError):
@@ -79,6 +83,10 @@ class ResourceSettings:
     keepalive_seconds: float = 4.0
     """Idle connections are closed after this. vLLM closes them after 5 s: Envoy must be first, or
     a request is sent into a closing connection and has to be retried elsewhere."""
+    silence_seconds: int = 15
+    """A connection on which nothing has come for this long is probed; without an answer it is
+    broken 15 s later. A node that is lost closes no connections: its requests would wait for ever.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,13 @@ def build_cluster(pool: str, settings: ResourceSettings) -> Cluster:
         type=ClusterDiscoveryType.EDS,
         eds_cluster_config=ClusterEdsClusterConfig(eds_config=ads_source()),
         connect_timeout=timedelta(seconds=settings.connect_timeout_seconds),
+        upstream_connection_options=UpstreamConnectionOptions(
+            tcp_keepalive=TcpKeepalive(
+                keepalive_time=settings.silence_seconds,
+                keepalive_interval=_PROBE_SECONDS,
+                keepalive_probes=_PROBES,
+            )
+        ),
         circuit_breakers=unlimited_breakers(),
         typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: Any.pack(http1)},
         load_balancing_policy=_policy(

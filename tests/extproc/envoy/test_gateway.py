@@ -1,6 +1,7 @@
 """What the configuration makes a real Envoy do."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -147,6 +148,22 @@ async def test_client_that_leaves_is_not_the_engines_fault(gateway: Gateway) -> 
     assert gateway.router.of(RequestMeasured)[0].outcome is Outcome.CLIENT_ABORTED
     assert not gateway.router.of(AttemptFailed)
     engine.last_token.set()
+
+
+async def test_a_connection_to_an_engine_that_says_nothing_is_probed(gateway: Gateway) -> None:
+    """A node that is lost closes no connection: without probes its requests would wait for ever."""
+    engine = await gateway.engine(answer_stream)
+    await gateway.publish(a=[engine.address])
+    gateway.router.pick = Pick(engine.address)
+    port = f":{int(engine.address.rpartition(':')[2]):04X}"
+
+    def timers() -> list[str]:
+        """Give the kernel's timer of each connection to the engine; 02 waits to probe."""
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        return [line.split()[5][:2] for line in lines if line.split()[2].endswith(port)]
+
+    async with gateway.client.post(gateway.url(), json=BODY):
+        await eventually(lambda: timers() == ["02"])
 
 
 async def test_empty_answer_is_a_failure(gateway: Gateway) -> None:
