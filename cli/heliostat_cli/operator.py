@@ -1,17 +1,12 @@
 """`heliostat operator`: keeps a cluster's engines as its InferencePools declare them."""
 
 import argparse
-import asyncio
 import os
-import signal
 import socket
-import sys
 import uuid
 
-import uvloop
-
+from heliostat_cli.service import add_log_options, run_service
 from heliostat_crds.wire_names import LEASE_NAME
-from heliostat_extproc.logs import LogFormat, configure_logs
 from heliostat_kube.connection import SERVICE_ACCOUNT_FOLDER
 from heliostat_kube.errors import ConfigurationError
 from heliostat_operator.desired.settings import SecretKey
@@ -109,31 +104,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="port for them; 0 takes a free one (default: %(default)s)",
     )
-    parser.add_argument(
-        "--log-format",
-        choices=[choice.value for choice in LogFormat],
-        default=LogFormat.CONSOLE.value,
-        help="(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=["debug", "info", "warning", "error"],
-        default="info",
-        help="(default: %(default)s)",
-    )
+    add_log_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or ^C."""
-    configure_logs(LogFormat(args.log_format), args.log_level)
-    try:
-        uvloop.run(_run(operator_settings(args)))
-    except (ConfigurationError, OSError) as error:
-        print(f"heliostat: {error}", file=sys.stderr)
-        return 1
-    except asyncio.CancelledError:
-        return 130
-    return 0
+    settings = operator_settings(args)
+    return run_service(args, lambda stop: run_operator(settings, stop), ConfigurationError)
 
 
 def operator_settings(args: argparse.Namespace) -> OperatorSettings:
@@ -155,21 +132,6 @@ def operator_settings(args: argparse.Namespace) -> OperatorSettings:
         health_host=args.health_host,
         health_port=args.health_port,
     )
-
-
-async def _run(settings: OperatorSettings) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    task = asyncio.ensure_future(run_operator(settings, stop))
-
-    def on_signal() -> None:
-        if stop.is_set():
-            task.cancel()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    await task
 
 
 def _pod_namespace() -> str:

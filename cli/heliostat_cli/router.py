@@ -2,13 +2,10 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-
-import uvloop
 
 from heliostat_cli.envoy_options import (
     OptionError,
@@ -17,11 +14,11 @@ from heliostat_cli.envoy_options import (
     picker_address,
     sidecar_settings,
 )
+from heliostat_cli.service import add_log_options, run_service
 from heliostat_extproc.discovery.cluster import ClusterSettings, KubernetesDiscovery
 from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.driver import Recorder
-from heliostat_extproc.logs import LogFormat, configure_logs
 from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
 from heliostat_extproc.recorder import record_to
 from heliostat_kube.errors import ConfigurationError
@@ -104,18 +101,7 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long requests may take to end on SIGTERM (default: %(default)s)",
     )
-    parser.add_argument(
-        "--log-format",
-        choices=[choice.value for choice in LogFormat],
-        default=LogFormat.CONSOLE.value,
-        help="(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=["debug", "info", "warning", "error"],
-        default="info",
-        help="(default: %(default)s)",
-    )
+    add_log_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,19 +118,11 @@ def run(args: argparse.Namespace) -> int:
 def run_until_stopped(
     args: argparse.Namespace, serve: Callable[[asyncio.Event], Awaitable[None]]
 ) -> int:
-    """Run `serve`, whose event is set by the first SIGTERM or ^C; the second ends it at once."""
-    configure_logs(LogFormat(args.log_format), args.log_level)
+    """Run `serve` as a service, once the folder of pools is there."""
     if args.pools is not None and not args.pools.is_dir():
         print(f"heliostat: no such folder: {args.pools}", file=sys.stderr)
         return 1
-    try:
-        uvloop.run(_with_signals(serve))
-    except (RouterStartError, ConfigurationError, OSError) as error:
-        print(f"heliostat: {error}", file=sys.stderr)
-        return 1
-    except asyncio.CancelledError:
-        return 130
-    return 0
+    return run_service(args, serve, RouterStartError, ConfigurationError)
 
 
 async def wait_for_stop(router: RouterProcess, stop: asyncio.Event) -> None:
@@ -191,18 +169,3 @@ async def _run_router(
         print(f"Router on {settings.socket}, admin on {router.admin_url}", flush=True)
         await wait_for_stop(router, stop)
         await router.drain()
-
-
-async def _with_signals(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    task = asyncio.ensure_future(serve(stop))
-
-    def on_signal() -> None:
-        if stop.is_set():
-            task.cancel()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    await task
