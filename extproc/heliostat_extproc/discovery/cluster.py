@@ -17,7 +17,7 @@ from heliostat_crds.wire_names import POOL_LABEL
 from heliostat_extproc.discovery.cluster_pool import (
     ClusterPool,
     PoolReading,
-    endpoints_of,
+    holders_of,
     member_of,
     parse_pool,
     upstream_parser,
@@ -176,10 +176,9 @@ class _Watches:
     def owners(self) -> dict[str, str]:
         """Tell which pod each address belongs to now: `ip:port` -> pod uid."""
         return {
-            endpoint.address: pod.uid
+            address: pod.uid
             for pool in self._good.values()
-            for pod in self._pods_of(pool)
-            for endpoint in endpoints_of(pool, pod)
+            for address, (_, pod) in holders_of(pool, self._pods_of(pool)).items()
         }
 
     def problems(self) -> list[str]:

@@ -11,7 +11,7 @@ from heliostat_crds.wire_names import MANAGED_BY, MANAGED_BY_LABEL, MODELS_ANNOT
 from heliostat_extproc.discovery.engine_pod import EnginePod
 from heliostat_extproc.discovery.served_pool import Member
 from heliostat_kube.resource import Json
-from heliostat_routing.settings import EndpointSettings, PoolSettings
+from heliostat_routing.settings import EndpointPhase, EndpointSettings, PoolSettings
 
 _UPSTREAM_GROUP = "inference.networking.k8s.io"
 
@@ -114,16 +114,29 @@ def member_of(
 ) -> Member:
     """Give the pool the endpoints that its pods have now, but not those addresses of theirs."""
     found = {
-        endpoint.address: endpoint
-        for pod in pods
-        for endpoint in endpoints_of(pool, pod)
-        if endpoint.address not in without
+        address: endpoint
+        for address, (endpoint, _) in holders_of(pool, pods).items()
+        if address not in without
     } | {endpoint.address: endpoint for endpoint in pool.fixed}
     endpoints = tuple(found[address] for address in sorted(found))
     return Member(pool.claimant, pool.settings, endpoints)
 
 
-def endpoints_of(pool: ClusterPool, pod: EnginePod) -> Iterable[EndpointSettings]:
+def holders_of(
+    pool: ClusterPool, pods: Iterable[EnginePod]
+) -> dict[str, tuple[EndpointSettings, EnginePod]]:
+    """Give each address that pods of the pool have now, with the pod that has it.
+
+    Of two pods at one address a ready one counts: the other is one of a lost node, whose address
+    has been given away before its object could go.
+    """
+    found: dict[str, tuple[EndpointSettings, EnginePod]] = {}
+    for pod in sorted(pods, key=lambda it: (it.phase is EndpointPhase.READY, it.uid)):
+        found.update({endpoint.address: (endpoint, pod) for endpoint in _endpoints_of(pool, pod)})
+    return found
+
+
+def _endpoints_of(pool: ClusterPool, pod: EnginePod) -> Iterable[EndpointSettings]:
     """Give the endpoints that one pod has in the pool now."""
     if pod.phase is None:
         return

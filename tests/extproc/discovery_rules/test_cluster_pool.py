@@ -1,5 +1,6 @@
 """Pools of a cluster, ours and the Gateway API's, and the endpoints that their pods give them."""
 
+from dataclasses import replace
 from typing import Any
 
 from heliostat_extproc.discovery.cluster_pool import (
@@ -62,6 +63,14 @@ def test_an_adopted_pools_pods_hold_every_adapter() -> None:
     adopted = pool("mine", selector={"matchLabels": {"app": "vllm"}}, engine={"port": 9000})
     assert (adopted.selector, adopted.managed_name) == ("app=vllm", None)
     assert member_of(adopted, [pod("10.0.0.1")]).endpoints == (EndpointSettings("10.0.0.1:9000"),)
+
+
+def test_a_lost_nodes_pod_does_not_hide_the_ready_one_that_has_its_address_now() -> None:
+    """Whichever of them was heard of last."""
+    ghost = replace(pod("10.0.0.1"), uid="ghost", phase=EndpointPhase.DRAINING)
+    for pods in ([ghost, pod("10.0.0.1")], [pod("10.0.0.1"), ghost]):
+        [endpoint] = member_of(pool("chat"), pods).endpoints
+        assert endpoint.phase is EndpointPhase.READY
 
 
 def test_fixed_addresses_need_no_pods() -> None:
