@@ -25,6 +25,9 @@ from heliostat_operator.work_queue import WorkQueue
 FINISH_SECONDS = 10.0
 """What the work under way gets when the process is told to stop."""
 KOPF_RETRY_SECONDS = 5.0
+ADAPTER_WORKERS = 64
+"""Engines that load adapters at the same time. A load is minutes of waiting for an answer: those
+that hang must not hold up the others."""
 
 log = structlog.get_logger("heliostat.operator")
 
@@ -149,7 +152,7 @@ class Operator:
 
     async def _load_adapters(self) -> None:
         await self._pod_queue.run(
-            self._keep_adapters, workers=self._settings.workers, on_error=self._adapters_failed
+            self._keep_adapters, workers=ADAPTER_WORKERS, on_error=self._adapters_failed
         )
 
     async def _keep_adapters(self, pod_key: str) -> None:

@@ -1,10 +1,13 @@
-"""The process as a whole: in which order it ends when it must no longer write."""
+"""The process as a whole: when it may lead, what holds up whom, what ends first."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from heliostat_kube.api import KubeApi
 from heliostat_kube.connection import Connection
@@ -12,9 +15,29 @@ from heliostat_operator import process
 from heliostat_operator.health import Metrics
 from heliostat_operator.process import Operator
 from heliostat_operator.settings import LeaseTiming, OperatorSettings
-from tests.kube.api_server import running_api_server
+from tests.kube.api_server import FakeApiServer, Json, running_api_server
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/h/leases/heliostat-operator"
+
+
+@asynccontextmanager
+async def running_operator(server: FakeApiServer) -> AsyncIterator[None]:
+    """An operator that looks at a server, until the block ends."""
+    settings = OperatorSettings(
+        own_namespace="h", identity="one", lease_timing=LeaseTiming(15, 10, 0.01)
+    )
+    async with (
+        KubeApi(Connection(server=server.url)) as api,
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(10),
+    ):
+        operator = Operator(api, session, settings, Metrics())
+        running = asyncio.create_task(operator.run(asyncio.Event()))
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 def workers() -> list[str]:
@@ -37,47 +60,74 @@ async def test_whoever_loses_the_lease_writes_no_more(monkeypatch: pytest.Monkey
             lost.set()
 
     monkeypatch.setattr(process, "follow_pool_events", follow)
-    settings = OperatorSettings(
-        own_namespace="h", identity="one", lease_timing=LeaseTiming(15, 10, 0.01)
-    )
-    async with (
-        running_api_server() as server,
-        KubeApi(Connection(server=server.url)) as api,
-        aiohttp.ClientSession() as session,
-        asyncio.timeout(10),
-    ):
-        stop = asyncio.Event()
-        running = asyncio.create_task(Operator(api, session, settings, Metrics()).run(stop))
+    async with running_api_server() as server, running_operator(server):
         await leads.wait()
         await until(lambda: bool(workers()))
         lease = server.objects[LEASE]
         server.put(LEASE, {**lease, "spec": {**lease["spec"], "holderIdentity": "two"}})
         await lost.wait()
-        stop.set()
-        await running
     assert left == [[]]
 
 
 async def test_whoever_cannot_read_the_cluster_does_not_lead() -> None:
     """A replica that may not list pods leaves the Lease to one that may."""
-    settings = OperatorSettings(
-        own_namespace="h", identity="one", lease_timing=LeaseTiming(15, 10, 0.01)
-    )
-    async with (
-        running_api_server() as server,
-        KubeApi(Connection(server=server.url)) as api,
-        aiohttp.ClientSession() as session,
-        asyncio.timeout(10),
-    ):
+    async with running_api_server() as server:
         server.missing = {"/api/v1/pods"}
-        stop = asyncio.Event()
-        running = asyncio.create_task(Operator(api, session, settings, Metrics()).run(stop))
-        await until(lambda: sum(path == "/api/v1/pods" for _, path, _ in server.requests) >= 3)
-        assert LEASE not in server.objects
-        server.missing.clear()
-        await until(lambda: LEASE in server.objects)
-        stop.set()
-        await running
+        async with running_operator(server):
+            await until(lambda: sum(path == "/api/v1/pods" for _, path, _ in server.requests) >= 3)
+            assert LEASE not in server.objects
+            server.missing.clear()
+            await until(lambda: LEASE in server.objects)
+
+
+async def test_engines_that_hang_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters are loaded on many engines at a time: some take minutes to answer."""
+    asked = 0
+
+    async def models(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def follow(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(process, "follow_pool_events", follow)
+    engine = web.Application()
+    engine.router.add_get("/v1/models", models)
+    async with TestServer(engine) as http, running_api_server() as server:
+        server.put(
+            "/apis/heliostat.dev/v1alpha1/namespaces/a/inferencepools/llama",
+            {
+                "apiVersion": "heliostat.dev/v1alpha1",
+                "kind": "InferencePool",
+                "metadata": {"generation": 1},
+                "spec": {
+                    "model": {"name": "llama"},
+                    "replicas": 20,
+                    "engine": {"port": http.port, "adapters": [{"name": "sql"}]},
+                },
+            },
+        )
+        for number in range(20):
+            server.put(f"/api/v1/namespaces/a/pods/p{number}", engine_pod())
+        async with running_operator(server):
+            await until(lambda: asked == 20)
+
+
+def engine_pod() -> Json:
+    """A pod of the pool, ready, at the address where its engine is."""
+    return {
+        "metadata": {"labels": {"heliostat.dev/pool": "llama"}},
+        "spec": {"containers": [{"name": "engine"}]},
+        "status": {
+            "phase": "Running",
+            "podIP": "127.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "engine", "containerID": "c", "state": {"running": {}}}],
+        },
+    }
 
 
 async def until(holds: Callable[[], bool]) -> None:
