@@ -32,6 +32,7 @@ from heliostat_extproc.ext_proc_wire import (
     hold_response,
     immediate_response,
 )
+from heliostat_extproc.paths import HEALTH_PATHS, INFERENCE_PATHS, MODELS_PATH
 from heliostat_extproc.request_body import parse_request_body, rename_model
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
 from heliostat_routing.commands import Dispatch, Enqueue
@@ -40,21 +41,6 @@ from heliostat_routing.events import RequestArrived
 HOLD_MARGIN_SECONDS = 2.0
 """Envoy waits this much longer than the queue's deadline, so that the router's word comes first."""
 
-INFERENCE_PATHS = frozenset(
-    f"{prefix}/{name}"
-    for prefix, names in {
-        "/v1": (
-            *("chat/completions", "completions", "responses", "embeddings", "messages"),
-            *("score", "rerank"),
-        ),
-        "": ("tokenize", "detokenize", "score", "rerank", "pooling", "classify"),
-    }.items()
-    for name in names
-)
-"""What is routed, all by POST: the paths of an engine that take a model."""
-
-_HEALTH_PATHS = frozenset(("/health", "/healthz"))
-_MODELS_PATH = "/v1/models"
 _WHOLE_BODY_MODES = (
     ProcessingMode.NONE,
     ProcessingMode.BUFFERED,
@@ -185,13 +171,13 @@ class Exchange:
 
     def _serve(self, method: str, path: str) -> bytes:
         """Answer what needs no engine."""
-        if path in _HEALTH_PATHS:
+        if path in HEALTH_PATHS:
             body = b'{"status":"ok"}'
-        elif path == _MODELS_PATH:
+        elif path == MODELS_PATH:
             cards = [_model_card(model) for model in self._directory.models()]
             body = json.dumps({"object": "list", "data": cards}).encode()
-        elif path.startswith(_MODELS_PATH + "/"):
-            name = unquote(path.removeprefix(_MODELS_PATH + "/"))
+        elif path.startswith(MODELS_PATH + "/"):
+            name = unquote(path.removeprefix(MODELS_PATH + "/"))
             body = json.dumps(_model_card(self._find_model(name))).encode()
         else:
             raise InputError(Reason.UNKNOWN_PATH, f"`{path[:200]}`")

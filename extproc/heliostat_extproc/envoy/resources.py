@@ -61,6 +61,7 @@ from heliostat_extproc.envoy.bootstrap import (
 )
 from heliostat_extproc.envoy.local_replies import error_headers
 from heliostat_extproc.errors import Reason, error_answer
+from heliostat_extproc.paths import PATHS_WITHOUT_ROUTER
 
 RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
 RETRIABLE_STATUS_CODES = (502, 503)
@@ -208,12 +209,14 @@ def build_routes(only_pool: str | None, settings: ResourceSettings) -> RouteConf
     steered = RouteMatch(
         prefix="/", headers=[HeaderMatcher(name=wire.CLUSTER_HEADER, present_match=True)]
     )
-    anything = RouteMatch(prefix="/")
     routes = [_route(steered, settings, cluster_header=wire.CLUSTER_HEADER)]
-    if only_pool is None:
-        routes.append(_unrouted(anything))
-    else:
-        routes.append(_route(anything, settings, cluster=wire.cluster_name(only_pool)))
+    if only_pool is not None:
+        cluster = wire.cluster_name(only_pool)
+        routes += [
+            _route(RouteMatch(path=path), settings, cluster=cluster)
+            for path in sorted(PATHS_WITHOUT_ROUTER)
+        ]
+    routes.append(_unrouted(RouteMatch(prefix="/")))
     return RouteConfiguration(
         name=wire.ROUTES_NAME,
         virtual_hosts=[

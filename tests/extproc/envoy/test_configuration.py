@@ -108,5 +108,9 @@ def test_only_a_single_pool_is_the_default(pools: list[str], fallback: str | Non
     """A request that the router has not seen goes to the only pool, or nowhere."""
     resources = build_resources({pool: [] for pool in pools}, ResourceSettings())
     routes = RouteConfiguration.FromString(resources.routes["pools"]).virtual_hosts[0].routes
-    last = routes[-1]
-    assert (last.route.cluster or None) == fallback
+    chat = next(
+        it
+        for it in routes
+        if it.match.path in ("/v1/chat/completions", "") and not it.match.headers
+    )
+    assert (chat.route.cluster or None) == fallback

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from yarl import URL
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.resources import Resources, ResourceSettings, build_resources
@@ -328,6 +329,21 @@ async def test_one_pool_goes_on_without_the_router(gateway: Gateway) -> None:
         while not await routed():
             pass
     assert (await gateway.post()).body["served_by"] == engines[1].address
+
+
+@pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/metrics", "/v1/../metrics", "/"])
+async def test_without_the_router_engines_are_asked_for_inference_alone(
+    gateway: Gateway, path: str
+) -> None:
+    """What only an engine's operator may ask stays closed to clients, whoever is away."""
+    engine = await gateway.engine()
+    await gateway.publish(a=[engine.address])
+    await gateway.stop_router()
+    url = URL(f"http://127.0.0.1:{gateway.port}{path}", encoded=True)
+    async with gateway.client.post(url, json=BODY) as response:
+        assert response.status == 503
+        assert (await response.json())["error"]["code"] == "router-unavailable"
+    assert not engine.requests
 
 
 async def test_several_pools_wait_for_the_router(gateway: Gateway) -> None:
