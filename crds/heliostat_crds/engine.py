@@ -260,7 +260,8 @@ class Engine(Strict):
     ] = ()
     """Names of the Secrets that hold the registry's credentials, in the pool's namespace."""
     port: _Port = DEFAULT_PORT
-    """Port that the engines listen on; of endpoints, where their address names none."""
+    """Port that the engines listen on; of endpoints, where their address names none. Cannot be
+    changed where the operator runs the engines: routers know one port for all of a pool's pods."""
     args: Annotated[
         Items[Annotated[str, Field(max_length=4096)]],
         Field(max_length=128, json_schema_extra={"x-kubernetes-list-type": "atomic"}),

@@ -160,6 +160,14 @@ class Spec(Strict):
             ),
         ),
         Rule(
+            "engine.port cannot be changed where the operator runs the engines; create another"
+            " pool",
+            cel=(
+                "has(self.selector) || (has(self.endpoints) && self.endpoints.size() > 0)"
+                " || self.engine.port == oldSelf.engine.port"
+            ),
+        ),
+        Rule(
             "the name of an adapter is already the name in model.name",
             cel=(
                 "!has(self.engine.adapters)"

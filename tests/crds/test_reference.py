@@ -35,7 +35,7 @@ def test_every_field_has_a_meaning(model: type[BaseModel]) -> None:
 
 def test_the_page_tells_what_only_the_api_server_holds() -> None:
     """Every rule about a change is on the page."""
-    assert len(server_rules(InferencePool).splitlines()) == 4
+    assert len(server_rules(InferencePool).splitlines()) == 5
     assert server_rules(InferencePool) in POOL_PAGE.read_text()
 
 
