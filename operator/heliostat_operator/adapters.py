@@ -151,7 +151,8 @@ class AdapterKeeper:
             self._forget(pod_key)
             return
         container = pod.engine_container
-        if not pod.ready or not pod.alive or pod.ip is None or container is None:
+        address = pod.address(pool.spec.engine.port)
+        if not pod.ready or not pod.alive or address is None or container is None:
             return
         wanted = {adapter.name: adapter.source for adapter in pool.spec.engine.adapters}
         state = container.container_id or "", wanted
@@ -161,7 +162,7 @@ class AdapterKeeper:
             self._forget(pod_key)
             return
         try:
-            await self._make_hold(pod, pool, wanted)
+            await self._make_hold(pod, address, wanted)
         except AdapterLoadError as error:
             self._failures[pod_key] = AdapterFailure(error.adapter, pod.name, str(error))
             raise
@@ -180,10 +181,9 @@ class AdapterKeeper:
         self._proven.pop(pod_key, None)
         self._failures.pop(pod_key, None)
 
-    async def _make_hold(self, pod: PodView, pool: InferencePool, wanted: dict[str, str]) -> None:
-        host = f"[{pod.ip}]" if ":" in (pod.ip or "") else pod.ip
-        url = f"http://{host}:{pool.spec.engine.port}"
-        engine = EngineAdapters(self._session, url, await self._key(pod.namespace))
+    async def _make_hold(self, pod: PodView, address: str, wanted: dict[str, str]) -> None:
+        key = await self._key(pod.namespace)
+        engine = EngineAdapters(self._session, f"http://{address}", key)
         loaded = await engine.fetch_loaded()
         right = {name for name, source in wanted.items() if loaded.get(name) == source}
         await self._annotate(pod, right)

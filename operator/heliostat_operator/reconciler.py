@@ -148,7 +148,8 @@ class Reconciler:
         reports = Reports(())
         if rolling or current > desired or any(pod.draining for pod in pods):
             reports = await self._routers.fetch(self._watches.routers())
-        addresses = {pod.name: f"{pod.ip}:{pool.spec.engine.port}" for pod in pods if pod.ip}
+        port = pool.spec.engine.port
+        addresses = {pod.name: it for pod in pods if (it := pod.address(port)) is not None}
         return plan_scale_down(
             desired=desired,
             current=current,

@@ -7,6 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from heliostat_crds.wire_names import DRAIN_ANNOTATION
 from heliostat_kube.api import KubeApi
@@ -380,6 +382,41 @@ async def test_fewer_replicas_mark_before_they_remove(operator: Operator) -> Non
     ]
     assert len(marked) == 1
     assert operator.server.objects[DEPLOYMENT]["spec"]["replicas"] == 2
+
+
+async def test_load_counts_in_an_ipv6_cluster(operator: Operator) -> None:
+    """What routers report of an IPv6 address counts: the idle pod goes, not the busy one."""
+
+    async def endpoints(_: web.Request) -> web.Response:
+        load = {"[fd00::1]:8000": 5, "[fd00::2]:8000": 0}
+        told = {address: {"phase": "ready", "inflight": it} for address, it in load.items()}
+        return web.json_response({"synced": True, "endpoints": told})
+
+    app = web.Application()
+    app.router.add_get("/endpoints", endpoints)
+    async with TestServer(app, host="127.0.0.1") as router:
+        operator.reconciler._routers._admin_port = router.port or 0
+        operator.pool(replicas=2)
+        await operator.look(operator.stored)
+        for number in (1, 2):
+            pod = engine_pod()
+            pod["status"]["podIP"] = f"fd00::{number}"
+            operator.server.put(f"/api/v1/namespaces/a/pods/pod-{number}", pod)
+        operator.server.put("/api/v1/namespaces/h/pods/gateway", router_pod())
+        operator.pool(replicas=1)
+        await operator.look(
+            lambda: (
+                bool((it := operator.watches.pool("a/llama")) and it.generation == 2)
+                and len(operator.watches.routers()) == 1
+                and len(pods(operator)) == 2
+            )
+        )
+    marked = [
+        path.rsplit("/", 1)[1]
+        for path, obj in operator.server.objects.items()
+        if DRAIN_ANNOTATION in obj["metadata"].get("annotations", {})
+    ]
+    assert marked == ["pod-2"]
 
 
 def pods(operator: Operator) -> tuple[Any, ...]:

@@ -101,6 +101,12 @@ class PodView:
         """`namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
+    def address(self, port: int) -> str | None:
+        """Give `ip:port` as URLs and routers write it, IPv6 in brackets; None without an IP."""
+        if self.ip is None:
+            return None
+        return f"[{self.ip}]:{port}" if ":" in self.ip else f"{self.ip}:{port}"
+
     @property
     def terminating(self) -> bool:
         """Whether the pod has been deleted and may still finish its requests."""
