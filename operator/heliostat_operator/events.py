@@ -12,7 +12,7 @@ from heliostat_crds.inference_pool import KIND
 from heliostat_crds.status import Condition, ConditionStatus
 from heliostat_crds.wire_names import API_VERSION, FIELD_MANAGER, GROUP
 from heliostat_kube.api import KubeApi
-from heliostat_kube.errors import KubeError
+from heliostat_kube.errors import KubeError, NamespaceTerminatingError
 from heliostat_kube.resource import EVENTS, Json
 
 REPEAT_SECONDS = 600.0
@@ -81,6 +81,8 @@ class EventRecorder:
         }
         try:
             await self._api.create(EVENTS, event, metadata["namespace"])
+        except NamespaceTerminatingError:
+            return  # nobody is left to read it
         except KubeError as error:
             log.warning("event-not-written", reason=reason, error=error.message)
 

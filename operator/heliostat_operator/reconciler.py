@@ -118,15 +118,32 @@ class Reconciler:
         )
         if plan is not None:
             await self._annotate_pods(pods, plan.annotations(datetime.now(UTC)))
-        problems = [problem for it in desired if (problem := await self._apply(obj, it))]
+        problems = await self._apply_all(obj, desired)
         await self._applier.delete_others(self._watches, obj, desired)
         again = [None if plan is None else plan.recheck_seconds]
         again += [REFUSED_RETRY_SECONDS] if problems else []
         soonest = min((seconds for seconds in again if seconds is not None), default=None)
         return (problems[0] if problems else ""), soonest
 
+    async def _apply_all(self, obj: PoolObject, desired: tuple[Json, ...]) -> list[str]:
+        """Make all objects; what hinders one hinders none of the others."""
+        problems: list[str] = []
+        failure: KubeError | None = None
+        for wanted in desired:
+            try:
+                problems.append(await self._apply(obj, wanted))
+            except NamespaceTerminatingError:
+                raise
+            except KubeError as error:
+                if not error.status:
+                    raise  # nobody answers
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return [problem for problem in problems if problem]
+
     async def _apply(self, obj: PoolObject, wanted: Json) -> str:
-        """Make one object; what hinders it hinders none of the others, and is said."""
+        """Make one object; give what the spec, or somebody else's object, hinders."""
         try:
             await self._applier.apply(self._watches, obj, wanted)
         except NotOursError as error:

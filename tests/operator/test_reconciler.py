@@ -317,6 +317,15 @@ async def test_pods_are_told_of_though_objects_cannot_be_made(operator: Operator
     assert operator.server.objects[POOL]["status"]["observedGeneration"] == 2
 
 
+async def test_a_server_that_fails_for_one_object_makes_the_others(operator: Operator) -> None:
+    """A webhook that is down for Services keeps nobody from running engines."""
+    operator.server.refused = {SERVICE: (500, "InternalError")}
+    operator.pool()
+    with pytest.raises(UnavailableError):
+        await operator.look(lambda: operator.watches.pool("a/llama") is not None)
+    assert {DEPLOYMENT, BUDGET} <= operator.server.objects.keys()
+
+
 async def test_a_pod_template_that_cannot_be_merged_marks_no_pods(operator: Operator) -> None:
     """Pods are drained only where their replicas can be taken away afterwards."""
     operator.pool(replicas=2)
