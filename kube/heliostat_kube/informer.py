@@ -104,6 +104,11 @@ class Informer(Generic[T]):
         """
         return float("inf") if self._heard_at is None else time.monotonic() - self._heard_at
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last that was heard of the server was an error, or that it is away."""
+        return not self._healthy
+
     async def run(self) -> None:
         """Keep `items` current until cancelled."""
         while True:

@@ -26,11 +26,16 @@ class RefusingApiServer(FakeApiServer):
     def __init__(self) -> None:
         super().__init__()
         self.refused: set[str] = set()
+        self.failing: set[str] = set()
+        self.failed = asyncio.Event()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         if {request.query.get("labelSelector"), request.path} & self.refused:
             return web.json_response(status(400, "BadRequest", "no such thing"), status=400)
+        if request.query.get("labelSelector") in self.failing:
+            self.failed.set()
+            return web.json_response(status(500, "InternalError"), status=500)
         return await super().handle(request)
 
 
@@ -110,6 +115,24 @@ async def test_a_refused_selector_stops_its_own_pool_alone(server: RefusingApiSe
         server.put(f"{PODS}/two", pod("chat", "10.0.0.2"))
         await next_with(stream, "10.0.0.1:8000", "10.0.0.2:8000")
     assert first.problems == ("InferencePool ns/bad: its pods cannot be watched: no such thing",)
+
+
+async def test_a_new_pool_whose_pods_cannot_be_listed_now_holds_up_nobody(
+    server: RefusingApiServer,
+) -> None:
+    """The others' pods come and go while the API server fails for one selector."""
+    server.failing = {"app=bad"}
+    server.put(f"{POOLS}/chat", pool("chat"))
+    server.put(f"{PODS}/one", pod("chat", "10.0.0.1"))
+    async with snapshots(server) as stream:
+        await next_with(stream, "10.0.0.1:8000")
+        server.put(f"{POOLS}/bad", pool("bad", selector={"matchLabels": {"app": "bad"}}))
+        following = asyncio.ensure_future(next_with(stream, "10.0.0.2:8000"))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await server.failed.wait()
+        server.remove(f"{PODS}/one")
+        server.put(f"{PODS}/two", pod("chat", "10.0.0.2"))
+        await following
 
 
 async def test_pools_of_the_gateway_api_that_may_not_be_read_hold_up_nobody(

@@ -7,7 +7,7 @@ its own. While the API server is away the last good view stays in force.
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -100,6 +100,7 @@ class _Watches:
         self._api = api
         self._settings = settings
         self._changed = asyncio.Event()
+        self._were_read = False
         self._tasks: dict[Informer[Any], asyncio.Task[None]] = {}
         self._good: dict[tuple[str, str], ClusterPool] = {}
         """The last good version of each pool, by group and key."""
@@ -146,17 +147,28 @@ class _Watches:
     async def wait_for_change(self) -> None:
         """Return when something has changed and everything has been read at least once.
 
-        What the API server refuses to one pool holds nobody else up.
+        What the API server refuses to one pool holds nobody else up, nor, once everything has been
+        read, do the pods of a new pool that it cannot give now.
         """
+        patience_seconds = None
         while True:
-            await self._changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_seconds):
+                    await self._changed.wait()
             await asyncio.sleep(_COALESCE_SECONDS)
             self._changed.clear()
             self._raise_failures()
             self._follow_selectors()
             unread = [informer for informer in self._needed() if not informer.synced.is_set()]
-            if all(informer in self._dispensable() and informer.refusal for informer in unread):
+            if all(self._can_be_missed(informer) for informer in unread):
+                self._were_read = True
                 return
+            patience_seconds = _RETRY_SECONDS
+
+    def _can_be_missed(self, informer: Informer[Any]) -> bool:
+        if informer not in self._dispensable():
+            return False
+        return informer.refusal is not None or (self._were_read and informer.is_failing)
 
     def _raise_failures(self) -> None:
         """Raise the error of a watch that has ended, which none ever should."""
