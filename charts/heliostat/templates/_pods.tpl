@@ -96,3 +96,21 @@ securityContext:
 - --log-level={{ .Values.log.level }}
 - --log-format={{ .Values.log.format }}
 {{- end -}}
+
+{{/* Containers of a pod share its ports: two on one would restart for ever. */}}
+{{- define "heliostat.checkPorts" -}}
+{{- $envoys := list 8080 8443 15000 15001 -}}
+{{- $admin := int .Values.adminPort -}}
+{{- $picker := int .Values.gateway.picker.port -}}
+{{- if has $admin $envoys -}}
+{{- fail (printf "adminPort: %d is a port of Envoy; choose another" $admin) -}}
+{{- end -}}
+{{- if .Values.gateway.picker.enabled -}}
+{{- if has $picker $envoys -}}
+{{- fail (printf "gateway.picker.port: %d is a port of Envoy; choose another" $picker) -}}
+{{- end -}}
+{{- if eq $admin $picker -}}
+{{- fail (printf "gateway.picker.port: %d is adminPort too; choose another" $picker) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
