@@ -12,8 +12,9 @@ from heliostat_operator.live_object import LiveObject, pack, with_hash
 from heliostat_operator.pool_object import PoolObject
 from heliostat_operator.watches import Watches
 
-CATCH_UP_SECONDS = 10.0
-"""How long what an apply returned may be newer than what the watch has told."""
+CATCH_UP_SECONDS = 35.0
+"""How long what an apply returned may be newer than what the watch has told: an informer notices a
+dead connection within 30 s."""
 
 _IDENTITY = frozenset({"apiVersion", "kind", "metadata"})
 

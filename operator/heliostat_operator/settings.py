@@ -38,8 +38,8 @@ class LeaseTiming:
     stops after `renew_deadline`, before any other may start.
     """
 
-    duration_seconds: float = 15.0
-    renew_deadline_seconds: float = 10.0
+    duration_seconds: float = 12.0
+    renew_deadline_seconds: float = 8.0
     retry_seconds: float = 2.0
 
 
