@@ -36,7 +36,7 @@ async def health(client, service):
 
 
 async def pick(client, model):
-    """Ask as a gateway does; give the answer to the body."""
+    """Ask as a gateway does, held for a while or not; give the answer to the body."""
     stream = ExternalProcessorStub(client).Process(timeout=DEADLINE_SECONDS)
     await stream.write(conversation_headers())
     await stream.read()
@@ -45,6 +45,8 @@ async def pick(client, model):
         ext_proc.ProcessingRequest(request_body=ext_proc.HttpBody(body=body, end_of_stream=True))
     )
     answer = await stream.read()
+    while answer.HasField("override_message_timeout"):
+        answer = await stream.read()
     await stream.done_writing()
     return answer
 
