@@ -28,7 +28,7 @@ format: $(INSTALLED) ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 
 test: $(INSTALLED) ## run the tests (ARGS="tests/routing -k ledger" runs some of them)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(or $(ARGS),-n 2 --dist loadfile)
 
 demo: $(INSTALLED) ## a real Envoy, the router and four engine stand-ins (ARGS="--seconds 60")
 	@$(BIN)/heliostat demo $(ARGS)
