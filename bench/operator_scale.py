@@ -67,12 +67,12 @@ async def _measure(pools: int, replicas: int, changes: int) -> Figures:
             Cluster(Path(state), ClusterSettings(nodes=1)) as cluster,
             KubeApi.connect(cluster.kubeconfig) as api,
         ):
+            region = Region(cluster, api)
+            await region.install()  # before there are nodes that run no processes
             for number in range(4):
                 await cluster.add_node(
                     f"many-{number}", gpus=pods // 4 + 1, status_only=True, pods=pods // 4 + 1
                 )
-            region = Region(cluster, api)
-            await region.install()
             return await _run(region, pools, replicas, changes)
 
 
