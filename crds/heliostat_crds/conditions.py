@@ -3,7 +3,9 @@
 from enum import StrEnum
 
 MAX_MESSAGE_CHARACTERS = 80
-"""Length of a condition's message: `kubectl get` shows it whole."""
+"""Length of the messages of Ready and Progressing: `kubectl get` shows them whole."""
+MAX_DETAIL_CHARACTERS = 1000
+"""Length of the message of Degraded, which tells all that is known; an event holds no more."""
 
 
 class ConditionType(StrEnum):
@@ -24,6 +26,8 @@ class ReadyReason(StrEnum):
     """True: every replica serves."""
     UPDATING = "Updating"
     """True: as many replicas as asked for serve while a rollout replaces them."""
+    UPDATE_STALLED = "UpdateStalled"
+    """True: as many replicas as asked for serve, but the rollout of new ones cannot go on."""
     SCALED_TO_ZERO = "ScaledToZero"
     """True: `replicas` is 0, and nothing runs."""
     LOADING = "Loading"

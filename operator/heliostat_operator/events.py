@@ -4,10 +4,16 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import structlog
 
-from heliostat_crds.conditions import ConditionType, ReadyReason
+from heliostat_crds.conditions import (
+    MAX_DETAIL_CHARACTERS,
+    ConditionType,
+    ProgressingReason,
+    ReadyReason,
+)
 from heliostat_crds.inference_pool import KIND
 from heliostat_crds.status import Condition, ConditionStatus
 from heliostat_crds.wire_names import API_VERSION, FIELD_MANAGER, GROUP
@@ -18,11 +24,20 @@ from heliostat_kube.resource import EVENTS, Json
 REPEAT_SECONDS = 600.0
 """The same event of the same pool is told once in this time: a pool that flaps fills no event
 list."""
-_MAX_NOTE_CHARACTERS = 1000
+_MAX_NOTE_BYTES = MAX_DETAIL_CHARACTERS
+"""The API server takes 1024 bytes, of whatever characters."""
 _MAX_REMEMBERED = 4096
 
-_COMING = frozenset({ReadyReason.LOADING, ReadyReason.PODS_NOT_READY})
-"""Why a pool is not ready yet where nothing is wrong."""
+_TOLD_ELSEWHERE = frozenset(
+    {
+        (ConditionType.READY, ReadyReason.UPDATE_STALLED),
+        (ConditionType.READY, ReadyReason.PODS_NOT_READY),
+        (ConditionType.PROGRESSING, ProgressingReason.LOADING),
+        (ConditionType.PROGRESSING, ProgressingReason.STALLED),
+    }
+)
+"""What another condition tells, and better: Degraded why nothing goes on, Progressing which pods
+are to come, Ready that they load."""
 
 log = structlog.get_logger("heliostat.operator")
 
@@ -33,6 +48,63 @@ def transitions(before: Sequence[Condition], now: Sequence[Condition]) -> tuple[
     return tuple(it for it in now if known.get(it.type) != (it.status, it.reason))
 
 
+class Notice(NamedTuple):
+    """What one event says."""
+
+    reason: str
+    note: str
+    warning: bool
+
+
+def notices(before: Sequence[Condition], now: Sequence[Condition]) -> tuple[Notice, ...]:
+    """Give what is worth telling of a change, each thing once; of a new pool one thing."""
+    stands = {it.type: it for it in now}
+    if not before:
+        return _first(stands)
+    changed = {it.type: it for it in transitions(before, now)}
+    degraded, ready = stands.get(ConditionType.DEGRADED), changed.get(ConditionType.READY)
+    told: dict[str, Notice] = {}
+    known = ""
+    if degraded is not None and _holds(degraded):
+        known = degraded.reason
+        down = ready is not None and ready.reason == known and _held(before, ConditionType.READY)
+        if degraded.type in changed or down:
+            told[known] = Notice(known, degraded.message, True)
+    for kind in (ConditionType.PROGRESSING, ConditionType.READY):
+        condition = changed.get(kind)
+        if condition is None or condition.reason == known:
+            continue
+        serves = ready is not None and _holds(ready)
+        done = condition.reason == ProgressingReason.COMPLETE and serves
+        if not done and (kind, condition.reason) not in _TOLD_ELSEWHERE:
+            warning = kind is ConditionType.READY and _has_failed(condition)
+            told.setdefault(condition.reason, Notice(condition.reason, condition.message, warning))
+    return tuple(told.values())
+
+
+def _first(stands: dict[str, Condition]) -> tuple[Notice, ...]:
+    """Tell of a pool that nobody has looked at before what it is at, or what is wrong with it."""
+    for kind in (ConditionType.DEGRADED, ConditionType.PROGRESSING, ConditionType.READY):
+        condition = stands.get(kind)
+        if condition is not None and (_holds(condition) or kind is ConditionType.READY):
+            warning = kind is ConditionType.DEGRADED
+            return (Notice(condition.reason, condition.message, warning),)
+    return ()
+
+
+def _has_failed(ready: Condition) -> bool:
+    """Whether the pool is down; that engines load is as it should be."""
+    return not _holds(ready) and ready.reason != ReadyReason.LOADING
+
+
+def _holds(condition: Condition) -> bool:
+    return condition.status is ConditionStatus.TRUE
+
+
+def _held(before: Sequence[Condition], kind: ConditionType) -> bool:
+    return any(it.type == kind and _holds(it) for it in before)
+
+
 class EventRecorder:
     """Writes events; failing to is logged and of no consequence."""
 
@@ -41,16 +113,12 @@ class EventRecorder:
         self._identity = identity
         self._told: dict[tuple[str, str, str], float] = {}
 
-    async def publish_transitions(self, pool: Json, changed: Sequence[Condition]) -> None:
-        """Tell of each condition that changed, a failure that stands in two of them once."""
-        bad = {it.reason for it in changed if _is_bad(it)}
-        reasons: set[str] = set()
-        for condition in sorted(changed, key=_bad_first):
-            if condition.reason in reasons or condition.reason == "AsExpected":
-                continue
-            reasons.add(condition.reason)
-            warning = condition.reason in bad
-            await self.publish(pool, condition.reason, condition.message, warning=warning)
+    async def publish_changes(
+        self, pool: Json, before: Sequence[Condition], now: Sequence[Condition]
+    ) -> None:
+        """Tell what has changed between two statuses of a pool."""
+        for notice in notices(before, now):
+            await self.publish(pool, notice.reason, notice.note, warning=notice.warning)
 
     async def publish(self, pool: Json, reason: str, note: str, *, warning: bool = False) -> None:
         """Tell one thing of a pool."""
@@ -75,7 +143,7 @@ class EventRecorder:
             "type": "Warning" if warning else "Normal",
             "reason": reason,
             "action": "Reconcile",
-            "note": (note or reason)[:_MAX_NOTE_CHARACTERS],
+            "note": (note or reason).encode()[:_MAX_NOTE_BYTES].decode(errors="ignore"),
             "reportingController": f"{GROUP}/{FIELD_MANAGER}",
             "reportingInstance": self._identity[:128],
         }
@@ -95,18 +163,3 @@ class EventRecorder:
         self._told.pop(key, None)
         self._told[key] = now
         return True
-
-
-def _is_bad(condition: Condition) -> bool:
-    """Whether it tells of something wrong; that engines start and load is as it should be."""
-    if condition.type == ConditionType.DEGRADED:
-        return condition.status is ConditionStatus.TRUE
-    return (
-        condition.type == ConditionType.READY
-        and condition.status is ConditionStatus.FALSE
-        and condition.reason not in _COMING
-    )
-
-
-def _bad_first(condition: Condition) -> bool:
-    return not _is_bad(condition)

@@ -250,8 +250,7 @@ class Reconciler:
         self._metrics.writes.labels(INFERENCE_POOLS.kind).inc()
         version = int(answer["metadata"]["resourceVersion"])
         self._written[obj.key] = obj.uid, version, wanted
-        changed = transitions(before, status.conditions)
-        for condition in changed:
+        for condition in transitions(before, status.conditions):
             log.info(
                 "pool-condition",
                 pool=obj.key,
@@ -260,7 +259,7 @@ class Reconciler:
                 reason=condition.reason,
                 message=condition.message,
             )
-        await self._events.publish_transitions(obj.reference, changed)
+        await self._events.publish_changes(obj.reference, before, status.conditions)
 
     def _present_status(self, obj: PoolObject) -> Mapping[str, Any]:
         """Give the newest status known: what was watched, or what we wrote since."""

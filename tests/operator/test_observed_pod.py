@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from heliostat_operator.observed.deployment import DeploymentView, parse_deployment
 from heliostat_operator.observed.instant import format_instant, parse_instant
-from heliostat_operator.observed.last_words import MAX_CHARACTERS, last_words
+from heliostat_operator.observed.last_words import last_words
 from heliostat_operator.observed.pod import PodView, parse_pod
 from tests.operator.pod_json import BEGAN, at, ended, pod_json, running, serving, waiting
 
@@ -103,7 +103,21 @@ def test_any_object_can_be_read(obj: dict[str, Any]) -> None:
     [
         ("", ""),
         (None, ""),
-        ("one\ntwo\n\n", "two"),
+        ("one\ntwo\n\n", ""),
+        ("INFO:     Application startup complete.\n", ""),
+        ("INFO 11-21 08:00:00 [api_server.py:9] 0 requests failed\n", ""),
+        ("WARNING 11-21 08:00:00 [config.py:3] cannot use FlashAttention\n", ""),
+        ("Traceback (most recent call last):\n  File x\nKeyError: 'a'\ndone\n", "KeyError: 'a'"),
+        (
+            "usage: vllm\nvllm: error: unrecognized arguments: --x\n\n",
+            "vllm: error: unrecognized arguments: --x",
+        ),
+        (
+            "ERROR:    [Errno 98] error while attempting to bind\nINFO:     bye\n",
+            "[Errno 98] error while attempting to bind",
+        ),
+        ("bash: vllm: command not found\n", "bash: vllm: command not found"),
+        ("terminate called\nCUDA error: device-side assert\n", "CUDA error: device-side assert"),
         ("ValueError: bad\nexiting\n", "ValueError: bad"),
         (
             (
@@ -118,7 +132,7 @@ def test_any_object_can_be_read(obj: dict[str, Any]) -> None:
             "RuntimeError: Engine core initialization failed. See root cause above.",
             "RuntimeError: Engine core initialization failed. See root cause above.",
         ),
-        ("x" * 999, "x" * MAX_CHARACTERS),
+        ("Error: " + "x" * 2000, "Error: " + "x" * 993),
     ],
 )
 def test_last_words_name_the_cause(log: str | None, words: str) -> None:

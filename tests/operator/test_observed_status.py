@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from heliostat_crds.claims import Conflict
 from heliostat_crds.conditions import (
+    MAX_DETAIL_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
     DegradedReason,
     ProgressingReason,
@@ -56,7 +57,7 @@ def pool(**spec: Any) -> InferencePool:
 
 def deployment(replicas: int = 3, updated: int | None = 3, **changes: Any) -> DeploymentView:
     """The pool's Deployment."""
-    defaults = {"creation_failure": "", "stalled": False}
+    defaults = {"counted_replicas": replicas, "creation_failure": "", "stalled": False}
     return DeploymentView(
         namespace="default",
         name="llama",
@@ -163,7 +164,7 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
             (
                 "False",
                 "InsufficientCapacity",
-                "2 of 3 ready: no node: 2 Insufficient nvidia.com/gpu, 1 node(s) had...",
+                "2 of 3 ready: 1 waits for room: 0 of 3 nodes fit: 2 Insufficient nvidia.com/gpu",
             ),
             STALLED,
             ("True", "InsufficientCapacity"),
@@ -182,7 +183,7 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
             (
                 "False",
                 "InsufficientCapacity",
-                "2 of 3 ready: no node: 2 node(s) didn't match Pod's node affinity/selector",
+                "2 of 3 ready: 1 waits: 0 of 2 nodes fit: didn't match node affinity/selector",
             ),
             STALLED,
             ("True", "InsufficientCapacity"),
@@ -210,9 +211,9 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
     "secret is missing": (
         seen(three(pod(engine=waiting("CreateContainerConfigError", 'secret "hf" not found')))),
         Told(
-            ("False", "InvalidSpec", '2 of 3 ready: secret "hf" not found'),
+            ("False", "PodsNotReady", '2 of 3 ready: secret "hf" not found in namespace default'),
             STALLED,
-            ("True", "InvalidSpec"),
+            ("True", "PodsNotReady"),
         ),
     ),
     "image is missing": (
@@ -278,7 +279,9 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
                     init=(
                         {
                             "name": "download",
-                            **waiting("CrashLoopBackOff", restarts=2, last=ended(2, "HTTP 403")),
+                            **waiting(
+                                "CrashLoopBackOff", restarts=2, last=ended(2, "HTTP error 403")
+                            ),
                         },
                     ),
                 )
@@ -288,7 +291,7 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
             (
                 "False",
                 "ModelLoadFailed",
-                "2 of 3 ready: init container download: exit 2: HTTP 403",
+                "2 of 3 ready: init container download: exit 2: HTTP error 403",
             ),
             STALLED,
             ("True", "ModelLoadFailed"),
@@ -308,13 +311,15 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
                 pod(
                     ready_changed=900,
                     engine=waiting(
-                        "CrashLoopBackOff", restarts=2, last=ended(1, "x", since=901, until=950)
+                        "CrashLoopBackOff",
+                        restarts=2,
+                        last=ended(1, "OSError: x", since=901, until=950),
                     ),
                 )
             )
         ),
         Told(
-            ("False", "ModelLoadFailed", "2 of 3 ready: loading: exit 1: x"),
+            ("False", "ModelLoadFailed", "2 of 3 ready: loading: exit 1: OSError: x"),
             STALLED,
             ("True", "ModelLoadFailed"),
         ),
@@ -325,13 +330,16 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
                 pod(
                     engine=running(started=True),
                     others=(
-                        {"name": "shipper", **waiting("CrashLoopBackOff", last=ended(3, "boom"))},
+                        {
+                            "name": "shipper",
+                            **waiting("CrashLoopBackOff", last=ended(3, "fatal: boom")),
+                        },
                     ),
                 )
             )
         ),
         Told(
-            ("False", "PodsNotReady", "2 of 3 ready: container shipper: exit 3: boom"),
+            ("False", "PodsNotReady", "2 of 3 ready: container shipper: exit 3: fatal: boom"),
             STALLED,
             ("True", "PodsNotReady"),
         ),
@@ -397,8 +405,8 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
         Told(
             (
                 "True",
-                "Updating",
-                "3 of 3 ready: no node: 2 Insufficient nvidia.com/gpu, 1 node(s) had...",
+                "UpdateStalled",
+                "3 of 3 ready: 1 waits for room: 0 of 3 nodes fit: 2 Insufficient nvidia.com/gpu",
             ),
             STALLED,
             ("True", "InsufficientCapacity"),
@@ -412,7 +420,7 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
         Told(
             (
                 "True",
-                "Updating",
+                "UpdateStalled",
                 "3 of 3 ready: loading: exit 1: ValueError: no such model: meta-llama/Llama",
             ),
             STALLED,
@@ -431,11 +439,109 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
         Told(
             (
                 "True",
-                "Updating",
+                "UpdateStalled",
                 "3 of 3 ready: pods take longer than startupTimeout to become ready",
             ),
             STALLED,
             ("True", "PodsNotReady"),
+        ),
+    ),
+    "rollout to an image that is missing": (
+        seen(
+            [
+                *three(serving()),
+                pod("new", engine=waiting("ErrImagePull", 'image "vllm:missing"'), **NEW),
+            ],
+            deployed=deployment(updated=1),
+        ),
+        Told(
+            ("True", "UpdateStalled", "3 of 3 ready: cannot pull vllm:missing"),
+            STALLED,
+            ("True", "ImagePullFailed"),
+        ),
+    ),
+    "rollout whose new pod crashed once and loads again": (
+        seen([*three(serving()), crashed("new", **NEW)], deployed=deployment(updated=1)),
+        Told(
+            ("True", "Updating", "3 of 3 ready: engine: exit 137 (OOMKilled)"),
+            ("True", "Updating"),
+            ("True", "EngineCrashed"),
+        ),
+    ),
+    "a new pool's first pod, which its Deployment has not counted": (
+        seen(
+            [pod(node=None)],
+            of=pool(replicas=1),
+            deployed=deployment(replicas=1, updated=0, counted_replicas=0),
+        ),
+        Told(
+            ("False", "PodsNotReady", "0 of 1 ready: 1 waiting for a node"),
+            ("True", "Loading"),
+            FINE,
+        ),
+    ),
+    "engine was killed": (
+        seen(
+            three(
+                pod(
+                    ready_changed=900,
+                    engine=running(
+                        901,
+                        started=False,
+                        last=ended(137, "INFO:     Application startup complete.\n", until=900),
+                    ),
+                )
+            )
+        ),
+        Told(
+            ("False", "EngineCrashed", "2 of 3 ready: engine: exit 137 (SIGKILL)"),
+            ("True", "Loading"),
+            ("True", "EngineCrashed"),
+        ),
+    ),
+    "more pods than there is room for": (
+        seen(
+            [
+                *(serving(f"s{number}") for number in range(9)),
+                *(
+                    unplaced(
+                        f"u{number}", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+                    )
+                    for number in range(11)
+                ),
+            ],
+            of=pool(replicas=20),
+            deployed=deployment(replicas=20, updated=20),
+        ),
+        Told(
+            (
+                "False",
+                "InsufficientCapacity",
+                "9 of 20 ready: 11 wait for room: 0 of 2 nodes fit: 2 Insufficient nvidia.com/gpu",
+            ),
+            STALLED,
+            ("True", "InsufficientCapacity"),
+        ),
+    ),
+    "room for none of very many": (
+        seen(
+            [
+                unplaced(
+                    f"u{number}", "0/240 nodes are available: 240 Insufficient nvidia.com/gpu."
+                )
+                for number in range(110)
+            ],
+            of=pool(replicas=110),
+            deployed=deployment(replicas=110, updated=110),
+        ),
+        Told(
+            (
+                "False",
+                "InsufficientCapacity",
+                "0 of 110 ready: 110 wait: 0 of 240 nodes fit: Insufficient nvidia.com/gpu",
+            ),
+            STALLED,
+            ("True", "InsufficientCapacity"),
         ),
     ),
     "scales up": (
@@ -495,7 +601,11 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
     "an alias belongs to another pool": (
         seen(three(serving()), conflicts=[Conflict("default/llama", "gpt", "default/old")]),
         Told(
-            ("True", "AllReady", '3 of 3 ready: name "gpt" belongs to pool default/old'),
+            (
+                "True",
+                "AllReady",
+                '3 of 3 ready: "gpt" belongs to pool default/old: not served under that name',
+            ),
             DONE,
             ("True", "NameConflict"),
         ),
@@ -509,7 +619,7 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
             (
                 "False",
                 "NameConflict",
-                '3 of 3 ready: name "llama-3.1-8b" belongs to pool default/old',
+                '3 of 3 ready: "llama-3.1-8b" belongs to pool default/old',
             ),
             STALLED,
             ("True", "NameConflict"),
@@ -524,6 +634,30 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
             ("True", "AllReady", '3 of 3 ready: adapter "sql" does not load: rank 64 > 16'),
             DONE,
             ("True", "AdapterLoadFailed"),
+        ),
+    ),
+    "an alias belongs to another pool while a pod waits for room": (
+        seen(three(unplaced()), conflicts=[Conflict("default/llama", "gpt", "default/old")]),
+        Told(
+            (
+                "False",
+                "InsufficientCapacity",
+                "2 of 3 ready: 1 waits for room: 0 of 3 nodes fit: 2 Insufficient nvidia.com/gpu",
+            ),
+            STALLED,
+            ("True", "NameConflict"),
+        ),
+    ),
+    "an alias belongs to another pool, and the model cannot load": (
+        seen(three(failing_to_load()), conflicts=[Conflict("default/llama", "gpt", "default/old")]),
+        Told(
+            (
+                "False",
+                "ModelLoadFailed",
+                "2 of 3 ready: loading: exit 1: ValueError: no such model: meta-llama/Llama",
+            ),
+            STALLED,
+            ("True", "ModelLoadFailed"),
         ),
     ),
     "adopted pods serve": (
@@ -576,6 +710,44 @@ def test_status_tells_what_is_the_matter(scenario: str) -> None:
     """Each situation has its own reason, and a message that needs nothing else."""
     status, expected = SCENARIOS[scenario]
     assert told(status) == expected
+
+
+def test_degraded_tells_the_whole_error() -> None:
+    """What is cut in Ready is whole in Degraded, up to what an event holds."""
+    error = "RuntimeError: failed to load org/broken: the checkpoint is broken: " + "weights " * 30
+    engine = waiting("CrashLoopBackOff", restarts=4, last=ended(1, error))
+    ready, _, degraded = seen(three(pod(engine=engine))).conditions
+    assert len(ready.message) <= MAX_MESSAGE_CHARACTERS
+    assert ready.message.endswith("...")
+    assert degraded.message == f"2 of 3 ready: loading: exit 1: {error.strip()}"
+    endless = waiting("CrashLoopBackOff", restarts=4, last=ended(1, "ValueError: " + "x" * 5000))
+    assert len(seen(three(pod(engine=endless))).conditions[2].message) == MAX_DETAIL_CHARACTERS
+
+
+def test_degraded_hides_no_trouble_behind_another() -> None:
+    """A name that is lost, an adapter that is refused and a lack of room are all told."""
+    status = seen(
+        three(unplaced()),
+        conflicts=[Conflict("default/llama", "gpt", "default/old")],
+        adapter_failures=[AdapterFailure("sql", "llama-r1-b", "rank 64 > 16")],
+    )
+    assert status.conditions[2].message == (
+        '2 of 3 ready: "gpt" belongs to pool default/old: not served under that name;'
+        ' adapter "sql" does not load: rank 64 > 16;'
+        " 1 waits for room: 0 of 3 nodes fit: 2 Insufficient nvidia.com/gpu,"
+        " 1 node(s) had untolerated taint {x: y}"
+    )
+
+
+def test_pods_that_wait_for_room_do_not_fail() -> None:
+    """Progressing counts pods without room apart from those that fail."""
+    pods = [serving(), *(unplaced(f"u{number}") for number in range(4)), loading("l")]
+    _, progressing, _ = seen(
+        pods, of=pool(replicas=8), deployed=deployment(replicas=8, updated=6)
+    ).conditions
+    assert progressing.message == (
+        "1 of 8 ready: 1 loading the model, 4 waiting for room, 2 to be created"
+    )
 
 
 EVERY_POD = (
@@ -638,7 +810,7 @@ REASONS = {
     "Degraded": {it.value for it in DegradedReason},
 }
 HOLDS = {
-    "Ready": {"AllReady", "Updating", "ScaledToZero"},
+    "Ready": {"AllReady", "Updating", "UpdateStalled", "ScaledToZero"},
     "Progressing": REASONS["Progressing"] - {"Complete", "Stalled"},
     "Degraded": REASONS["Degraded"] - {"AsExpected"},
 }
@@ -646,12 +818,14 @@ HOLDS = {
 
 @given(observations())
 def test_reasons_are_of_the_closed_sets_and_messages_fit(observation: Observation) -> None:
-    """Whatever is seen, each condition has a known reason of its status and a line of 80."""
+    """Whatever is seen, each condition has a known reason of its status and one line that fits."""
     status = observe(observation)
     for condition in status.conditions:
         assert condition.reason in REASONS[condition.type]
         assert (condition.status == "True") == (condition.reason in HOLDS[condition.type])
-        assert 0 < len(condition.message) <= MAX_MESSAGE_CHARACTERS
+        whole = condition.type == "Degraded"
+        room = MAX_DETAIL_CHARACTERS if whole else MAX_MESSAGE_CHARACTERS
+        assert 0 < len(condition.message) <= room
         assert condition.message.isprintable()
         assert condition.observed_generation == status.observed_generation
         assert condition.last_transition_time == "2030-01-01T00:16:40Z"

@@ -10,7 +10,8 @@ class DeploymentView:
     """A pool's Deployment.
 
     `replicas` is what it asks for, `updated_replicas` how many pods run its present template,
-    None while its controller has not seen the present spec. `creation_failure` is why pods
+    None while its controller has not seen the present spec; `counted_replicas` is how many it
+    counted then, of any template, 0 while it has not counted. `creation_failure` is why pods
     cannot even be created (quota, admission), else empty. `stalled` is true where a rollout has
     not moved for longer than its deadline.
     """
@@ -20,6 +21,7 @@ class DeploymentView:
     uid: str
     replicas: int
     updated_replicas: int | None
+    counted_replicas: int
     creation_failure: str
     stalled: bool
 
@@ -37,6 +39,7 @@ def parse_deployment(obj: Json) -> DeploymentView:
         uid=meta.get("uid", ""),
         replicas=spec.get("replicas", 1),
         updated_replicas=status.get("updatedReplicas", 0) if seen else None,
+        counted_replicas=status.get("replicas", 0),
         creation_failure=(
             failure.get("message") or failure.get("reason") or ""
             if failure.get("status") == "True"

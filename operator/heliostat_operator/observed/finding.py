@@ -1,6 +1,7 @@
 """What one pod's status says: whether it serves, is on its way there, or fails, and why."""
 
 import re
+import signal
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -27,9 +28,11 @@ _RESTARTS_OF_A_LOOP = 3
 class Stage(Enum):
     """How far a pod has come."""
 
+    UNCREATED = "uncreated"
     READY = "ready"
     DRAINING = "draining"
     UNPLACED = "unplaced"
+    NO_ROOM = "no room"
     STARTING = "starting"
     LOADING = "loading"
     FAILING = "failing"
@@ -37,13 +40,14 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Where a pod stands. `reason` and `detail` tell of what fails; `moving` whether it may still
-    come right by itself."""
+    """Where a pod stands. `reason` and `detail` tell of what fails, `brief` of its heart where that
+    is shorter; `moving` whether it may still come right by itself."""
 
     stage: Stage
     reason: DegradedReason | None = None
     detail: str = ""
     moving: bool = True
+    brief: str = ""
 
 
 def find(pod: PodView, startup_timeout_seconds: float | None) -> Finding:
@@ -68,21 +72,24 @@ def _failing(reason: DegradedReason, detail: str, *, moving: bool = False) -> Fi
 
 
 def _unplaced(message: str) -> Finding:
-    if "persistentvolumeclaim" in message:
-        return _failing(DegradedReason.INVALID_SPEC, _causes(message))
-    return _failing(DegradedReason.INSUFFICIENT_CAPACITY, f"no node: {_causes(message)}")
+    """Tell why no node takes the pod, those causes first that lack something.
 
-
-def _causes(message: str) -> str:
-    """Cut the scheduler's message to the causes, those first that lack something.
-
-    It reads `0/3 nodes are available: 2 node(s) didn't match ..., 1 Insufficient nvidia.com/gpu.
-    preemption: ...`.
+    The scheduler writes `0/3 nodes are available: 2 node(s) didn't match ..., 1 Insufficient
+    nvidia.com/gpu. preemption: ...`.
     """
-    causes = re.sub(r"^\d+/\d+ nodes are available: ", "", message)
+    told = re.match(r"(\d+)/(\d+) nodes are available: ", message)
+    causes = message if told is None else message[told.end() :]
     causes = re.split(r"\.? (?:preemption|no new claims)", causes)[0].split(". ")[0].rstrip(".")
-    parts = causes.split(", ")
-    return ", ".join(sorted(parts, key=lambda part: "Insufficient" not in part))
+    if "persistentvolumeclaim" in causes:
+        return _failing(DegradedReason.INVALID_SPEC, causes)
+    parts = sorted(causes.split(", "), key=lambda part: "Insufficient" not in part)
+    reason, head = DegradedReason.INSUFFICIENT_CAPACITY, ""
+    brief = parts[0].replace("node(s) ", "").replace("Pod's ", "")
+    if told is not None:
+        head = f"{told[1]} of {told[2]} nodes fit: "
+        brief = brief.removeprefix(f"{told[2]} ")
+    detail = head + ", ".join(parts)
+    return Finding(Stage.NO_ROOM, reason, detail, moving=False, brief=head + brief)
 
 
 def _waiting_failure(pod: PodView) -> Finding | None:
@@ -93,10 +100,17 @@ def _waiting_failure(pod: PodView) -> Finding | None:
             what = named[1] if named is not None else f"the image of {container.name}"
             return _failing(DegradedReason.IMAGE_PULL_FAILED, f"cannot pull {what}")
         if reason == "CreateContainerConfigError":
-            return _failing(DegradedReason.INVALID_SPEC, message or reason)
+            detail = _located(message or reason, pod.namespace)
+            return _failing(DegradedReason.PODS_NOT_READY, detail)
         if reason not in _HARMLESS_WAITS:
             return _failing(DegradedReason.PODS_NOT_READY, f"{reason}: {message}".rstrip(": "))
     return None
+
+
+def _located(message: str, namespace: str) -> str:
+    """Say in which namespace a Secret or ConfigMap is missing: the spec need not have named it."""
+    missing = re.search(r'(secret|configmap) "[^"]+" not found$', message)
+    return message if missing is None else f"{message} in namespace {namespace}"
 
 
 def _readiness_lost(pod: PodView) -> Finding | None:
@@ -157,10 +171,20 @@ def _took_too_long(end: Exit, timeout_seconds: float | None) -> bool:
 
 
 def _told(end: Exit) -> str:
-    """Write `exit 137 (OOMKilled): last words`."""
-    named = f" ({end.reason})" if end.reason not in ("", "Error", "Completed") else ""
-    words = f": {end.message}" if end.message else ""
-    return f"exit {end.code}{named}{words}"
+    """Write `exit 1: last words`, `exit 137 (SIGKILL)` or `exit 137 (OOMKilled)`."""
+    if end.reason == "OOMKilled":
+        return f"exit {end.code} ({end.reason})"  # what the log says has nothing to do with it
+    named = end.reason if end.reason not in ("", "Error", "Completed") else _signal(end.code)
+    head = f"exit {end.code} ({named})" if named else f"exit {end.code}"
+    return f"{head}: {end.message}" if end.message else head
+
+
+def _signal(code: int) -> str:
+    """Name the signal that ended a process; empty where it ended by itself."""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return ""
 
 
 def _after(instant: datetime | None, other: datetime | None) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from heliostat_crds.conditions import MAX_DETAIL_CHARACTERS
 from heliostat_crds.wire_names import (
     ADAPTERS_ANNOTATION,
     DELETION_COST_ANNOTATION,
@@ -20,7 +21,7 @@ from heliostat_operator.observed.last_words import last_words
 REVISION_LABEL = "pod-template-hash"
 """Label that the Deployment controller gives pods: which version of the template made them."""
 
-MAX_TEXT_CHARACTERS = 240
+MAX_TEXT_CHARACTERS = MAX_DETAIL_CHARACTERS
 """What is kept of a message written by the kubelet or the scheduler."""
 
 

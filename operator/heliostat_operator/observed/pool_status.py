@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+from heliostat_crds.claims import Conflict
 from heliostat_crds.conditions import (
+    MAX_DETAIL_CHARACTERS,
+    MAX_MESSAGE_CHARACTERS,
     ConditionType,
     DegradedReason,
     ProgressingReason,
@@ -11,10 +14,19 @@ from heliostat_crds.conditions import (
 from heliostat_crds.inference_pool import PoolKind
 from heliostat_crds.status import Condition, ConditionStatus, PoolStatus
 from heliostat_crds.wire_names import POOL_LABEL
+from heliostat_operator.observed.finding import Finding, Stage
 from heliostat_operator.observed.instant import format_instant
-from heliostat_operator.observed.message import fitted
+from heliostat_operator.observed.message import fitted, one_line
 from heliostat_operator.observed.observation import Observation
 from heliostat_operator.observed.tally import Tally, tally
+
+
+class _Trouble(NamedTuple):
+    """What is wrong, in full, and in fewer words, the longest first, for where there is no room."""
+
+    reason: DegradedReason
+    detail: str
+    briefs: tuple[str, ...] = ()
 
 
 class _Verdict(NamedTuple):
@@ -23,19 +35,20 @@ class _Verdict(NamedTuple):
     message: str
 
 
-_AS_EXPECTED = _Verdict(False, DegradedReason.AS_EXPECTED, "nothing is wrong")
+_PASSING = frozenset({DegradedReason.PODS_NOT_READY, DegradedReason.INSUFFICIENT_CAPACITY})
+"""What may pass by itself: names that are not served are told before."""
 
 
 def observe(observation: Observation) -> PoolStatus:
     """Give the pool's status, the whole of it."""
     counts = tally(observation)
     hindrance = _hindrance(observation, counts)
-    trouble = hindrance or _blemish(observation, counts)
-    ready = _ready(observation, counts, hindrance, trouble)
+    troubles = _ranked(hindrance, _blemishes(observation))
+    ready = _ready(observation, counts, hindrance, troubles)
     verdicts = {
         ConditionType.READY: ready,
         ConditionType.PROGRESSING: _progressing(counts, hindrance, ready),
-        ConditionType.DEGRADED: trouble or _AS_EXPECTED,
+        ConditionType.DEGRADED: _degraded(counts, troubles),
     }
     return PoolStatus.model_validate(
         {
@@ -50,51 +63,82 @@ def observe(observation: Observation) -> PoolStatus:
     )
 
 
-def _hindrance(observation: Observation, counts: Tally) -> _Verdict | None:
+def _hindrance(observation: Observation, counts: Tally) -> _Trouble | None:
     """Find what keeps the pool from what its spec asks for, the most urgent first."""
     if observation.spec_problem:
-        return _degraded(counts, DegradedReason.INVALID_SPEC, observation.spec_problem)
+        return _Trouble(DegradedReason.INVALID_SPEC, observation.spec_problem)
     own_name = _lost_model_name(observation)
-    if own_name:
-        return _degraded(counts, DegradedReason.NAME_CONFLICT, own_name)
+    if own_name is not None:
+        return _conflict(own_name)
     if counts.failures:
-        first = counts.failures[0]
-        return _degraded(counts, first.reason or DegradedReason.PODS_NOT_READY, first.detail)
+        return _failure(counts, counts.failures[0])
     if _adopts(observation) and not counts.staying:
-        return _degraded(counts, DegradedReason.NO_PODS, "spec.selector matches no pod")
+        return _Trouble(DegradedReason.NO_PODS, "spec.selector matches no pod")
     if counts.stalled:
         detail = "pods take longer than startupTimeout to become ready"
-        return _degraded(counts, DegradedReason.PODS_NOT_READY, detail)
+        return _Trouble(DegradedReason.PODS_NOT_READY, detail)
     return None
 
 
-def _blemish(observation: Observation, counts: Tally) -> _Verdict | None:
-    """Find what is wrong beside that: a name that is not served, while the model is."""
-    if observation.adapter_failures:
-        failure = observation.adapter_failures[0]
-        detail = f'adapter "{failure.adapter}" does not load: {failure.message}'
-        return _degraded(counts, DegradedReason.ADAPTER_LOAD_FAILED, detail)
-    if observation.conflicts:
-        return _degraded(counts, DegradedReason.NAME_CONFLICT, str(observation.conflicts[0]))
-    return None
+def _failure(counts: Tally, failure: Finding) -> _Trouble:
+    """Word how a pod fails; where there is no room, for how many there is none."""
+    reason = failure.reason or DegradedReason.PODS_NOT_READY
+    if failure.stage is not Stage.NO_ROOM:
+        return _Trouble(reason, failure.detail)
+    wait = f"{counts.no_room} {'waits' if counts.no_room == 1 else 'wait'}"
+    briefs = f"{wait} for room: {failure.brief}", f"{wait}: {failure.brief}"
+    return _Trouble(reason, f"{wait} for room: {failure.detail}", briefs)
+
+
+def _blemishes(observation: Observation) -> tuple[_Trouble, ...]:
+    """Find what is wrong beside that: names that are not served, while the model is."""
+    own = _lost_model_name(observation)
+    conflicts = [_conflict(lost) for lost in observation.conflicts if lost != own]
+    failures = [
+        _Trouble(
+            DegradedReason.ADAPTER_LOAD_FAILED,
+            f'adapter "{it.adapter}" does not load: {it.message}',
+        )
+        for it in observation.adapter_failures
+    ]
+    return *conflicts[:1], *failures[:1]
+
+
+def _conflict(lost: Conflict) -> _Trouble:
+    brief = f'"{lost.name}" belongs to pool {lost.holder}'
+    detail = f"{brief}: not served under that name"
+    return _Trouble(DegradedReason.NAME_CONFLICT, detail, (brief,))
+
+
+def _ranked(hindrance: _Trouble | None, blemishes: tuple[_Trouble, ...]) -> tuple[_Trouble, ...]:
+    """Put what somebody must mend before what may pass by itself."""
+    if hindrance is None:
+        return blemishes
+    passing = hindrance.reason in _PASSING
+    return (*blemishes, hindrance) if passing else (hindrance, *blemishes)
 
 
 def _ready(
-    observation: Observation, counts: Tally, hindrance: _Verdict | None, trouble: _Verdict | None
+    observation: Observation,
+    counts: Tally,
+    hindrance: _Trouble | None,
+    troubles: tuple[_Trouble, ...],
 ) -> _Verdict:
     unreadable = observation.pool is None and observation.deployment is None
     serves = counts.ready >= counts.desired and not unreadable
     empty = _adopts(observation) and not counts.staying
-    if serves and not empty and not _lost_model_name(observation):
-        return _serving(observation, counts, trouble)
+    if serves and not empty and _lost_model_name(observation) is None:
+        if counts.rolling and counts.desired and hindrance is not None and _stuck(counts):
+            return _Verdict(True, ReadyReason.UPDATE_STALLED, _short(counts, hindrance))
+        return _serving(observation, counts, troubles)
     if hindrance is not None:
-        return _Verdict(False, ReadyReason[hindrance.reason.name], hindrance.message)
+        return _Verdict(False, ReadyReason[hindrance.reason.name], _short(counts, hindrance))
     comes = counts.loading or counts.starting
     reason = ReadyReason.LOADING if comes else ReadyReason.PODS_NOT_READY
     return _Verdict(False, reason, _counted(counts, _coming(counts)))
 
 
-def _serving(observation: Observation, counts: Tally, trouble: _Verdict | None) -> _Verdict:
+def _serving(observation: Observation, counts: Tally, troubles: tuple[_Trouble, ...]) -> _Verdict:
     """Word a pool that serves as asked for; what is wrong nevertheless comes with it."""
     reason = ReadyReason.UPDATING if counts.rolling else ReadyReason.ALL_READY
     message = _counted(counts, _updated(counts) if counts.rolling else "")
@@ -104,13 +148,18 @@ def _serving(observation: Observation, counts: Tally, trouble: _Verdict | None) 
         message = f"replicas is 0; {left} still draining" if left else "replicas is 0; nothing runs"
     elif observation.pool is not None and observation.pool.pool_kind is PoolKind.FIXED:
         message = f"{counts.ready} fixed endpoints; routers check their health"
-    return _Verdict(True, reason, message if trouble is None else trouble.message)
+    return _Verdict(True, reason, _short(counts, troubles[0]) if troubles else message)
 
 
-def _progressing(counts: Tally, hindrance: _Verdict | None, ready: _Verdict) -> _Verdict:
+def _stuck(counts: Tally) -> bool:
+    """Whether what hinders the pool keeps it from ever going on."""
+    return counts.stalled or not counts.moving
+
+
+def _progressing(counts: Tally, hindrance: _Trouble | None, ready: _Verdict) -> _Verdict:
     finished = ready.holds and not counts.rolling and counts.staying <= counts.desired
-    if hindrance is not None and not finished and (counts.stalled or not counts.moving):
-        return _Verdict(False, ProgressingReason.STALLED, hindrance.message)
+    if hindrance is not None and not finished and _stuck(counts):
+        return _Verdict(False, ProgressingReason.STALLED, _short(counts, hindrance))
     if counts.rolling:
         return _Verdict(True, ProgressingReason.UPDATING, _counted(counts, _updated(counts)))
     if counts.staying < counts.desired:
@@ -125,7 +174,7 @@ def _progressing(counts: Tally, hindrance: _Verdict | None, ready: _Verdict) -> 
         waiting = "the Deployment's controller has yet to begin"
         return _Verdict(True, ProgressingReason.UPDATING, _counted(counts, waiting))
     if hindrance is not None:
-        return _Verdict(False, ProgressingReason.STALLED, hindrance.message)
+        return _Verdict(False, ProgressingReason.STALLED, _short(counts, hindrance))
     return _Verdict(False, ProgressingReason.COMPLETE, _counted(counts, ""))
 
 
@@ -135,19 +184,29 @@ def _updated(counts: Tally) -> str:
 
 def _coming(counts: Tally) -> str:
     """Word what the pods that do not serve yet are at."""
-    failing = len(counts.failures)
     parts = (
         (counts.loading, "loading the model"),
         (counts.starting, "starting"),
         (counts.unplaced, "waiting for a node"),
-        (failing, "failing"),
+        (counts.no_room, "waiting for room"),
+        (counts.failing, "failing"),
         (max(0, counts.desired - counts.staying), "to be created"),
     )
     return ", ".join(f"{number} {what}" for number, what in parts if number)
 
 
-def _degraded(counts: Tally, reason: DegradedReason, detail: str) -> _Verdict:
-    return _Verdict(True, reason, _counted(counts, detail))
+def _degraded(counts: Tally, troubles: tuple[_Trouble, ...]) -> _Verdict:
+    """Tell all that is wrong, under the reason of what is told first."""
+    if not troubles:
+        return _Verdict(False, DegradedReason.AS_EXPECTED, "nothing is wrong")
+    whole = "; ".join(trouble.detail for trouble in troubles)
+    return _Verdict(True, troubles[0].reason, _counted(counts, whole))
+
+
+def _short(counts: Tally, trouble: _Trouble) -> str:
+    """Word a trouble with as much of it as `kubectl get` shows whole."""
+    told = [_counted(counts, detail) for detail in (trouble.detail, *trouble.briefs)]
+    return next((it for it in told if len(one_line(it)) <= MAX_MESSAGE_CHARACTERS), told[-1])
 
 
 def _counted(counts: Tally, detail: str) -> str:
@@ -162,12 +221,12 @@ def _adopts(observation: Observation) -> bool:
     return pool is not None and pool.pool_kind is PoolKind.ADOPTED
 
 
-def _lost_model_name(observation: Observation) -> str:
-    """Say who has the model's own name, without which the pool serves nobody."""
+def _lost_model_name(observation: Observation) -> Conflict | None:
+    """Find who has the model's own name, without which the pool serves nobody."""
     if observation.pool is None:
-        return ""
+        return None
     own = observation.pool.spec.model.name
-    return next((str(lost) for lost in observation.conflicts if lost.name == own), "")
+    return next((lost for lost in observation.conflicts if lost.name == own), None)
 
 
 def _selector(observation: Observation) -> str:
@@ -184,13 +243,15 @@ def _condition(observation: Observation, kind: ConditionType, verdict: _Verdict)
     """Write the condition; its time stays what it was while its status does."""
     status = ConditionStatus.TRUE if verdict.holds else ConditionStatus.FALSE
     before = next((it for it in observation.previous if it.type == kind.value), None)
+    whole = kind is ConditionType.DEGRADED
+    room = MAX_DETAIL_CHARACTERS if whole else MAX_MESSAGE_CHARACTERS
     since = before.last_transition_time if before is not None and before.status is status else None
     return Condition.model_validate(
         {
             "type": kind.value,
             "status": status,
             "reason": verdict.reason.value,
-            "message": fitted(verdict.message) or verdict.reason.value,
+            "message": fitted(verdict.message, room) or verdict.reason.value,
             "lastTransitionTime": since or format_instant(observation.now),
             "observedGeneration": observation.generation,
         }

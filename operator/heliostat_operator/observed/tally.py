@@ -18,8 +18,8 @@ _URGENCY = (
     DegradedReason.IMAGE_PULL_FAILED,
     DegradedReason.MODEL_LOAD_FAILED,
     DegradedReason.ENGINE_CRASHED,
-    DegradedReason.INSUFFICIENT_CAPACITY,
     DegradedReason.PODS_NOT_READY,
+    DegradedReason.INSUFFICIENT_CAPACITY,
 )
 """Which failure is told where pods fail in several ways: what somebody must mend comes first."""
 
@@ -32,8 +32,8 @@ class Tally:
     """A pool in numbers.
 
     `staying` are the pods that exist and are not on their way out, `leaving` those that drain,
-    deleted or not. `unseen` is true while the Deployment's controller has not seen its spec.
-    `failures` are in order of urgency.
+    deleted or not, `failing` those that fail, `no_room` those that no node takes. `unseen` is true
+    while the Deployment's controller has not seen its spec. `failures` are in order of urgency.
     """
 
     desired: int
@@ -44,6 +44,8 @@ class Tally:
     starting: int = 0
     loading: int = 0
     leaving: int = 0
+    failing: int = 0
+    no_room: int = 0
     rolling: bool = False
     unseen: bool = False
     stalled: bool = False
@@ -71,7 +73,7 @@ def tally(observation: Observation) -> Tally:
     alive = [pod for pod in observation.pods if pod.alive]
     findings = [find(pod, timeout) for pod in sorted(alive, key=lambda it: it.name)]
     stages = [finding.stage for finding in findings]
-    failures = [finding for finding in findings if finding.stage is Stage.FAILING]
+    failures = [finding for finding in findings if finding.reason is not None]
     if deployment is not None and deployment.creation_failure:
         failures.append(_creation_failure(deployment.creation_failure))
     dying = sum(_dying(pod, observation.now) for pod in observation.pods)
@@ -90,6 +92,8 @@ def tally(observation: Observation) -> Tally:
         starting=stages.count(Stage.STARTING),
         loading=stages.count(Stage.LOADING),
         leaving=stages.count(Stage.DRAINING) + dying,
+        failing=stages.count(Stage.FAILING),
+        no_room=stages.count(Stage.NO_ROOM),
         rolling=managed and _rolling(observation, len(alive)),
         unseen=managed and deployment is not None and deployment.updated_replicas is None,
         stalled=deployment is not None and deployment.stalled,
@@ -113,21 +117,28 @@ def _desired(observation: Observation) -> int:
 
 
 def _rolling(observation: Observation, alive: int) -> bool:
-    """Whether pods of an older template live, or the present one has no pods yet."""
+    """Whether pods of an older template live, or the present one has no pods yet.
+
+    Where the Deployment's controller has not counted the pods that are seen, as those of a new
+    pool, nothing is older.
+    """
     if rollout_runs(observation.pods):
         return True
     deployment = observation.deployment
     if deployment is None or deployment.updated_replicas is None:
         return False
-    return deployment.updated_replicas < min(alive, deployment.replicas)
+    counted = min(alive, deployment.replicas, deployment.counted_replicas)
+    return deployment.updated_replicas < counted
 
 
 def _creation_failure(message: str) -> Finding:
     """Tell what keeps pods from being created at all: a quota is capacity, all else the spec."""
     short = re.sub(r'^pods? "[^"]*" is forbidden: ', "", message)
     if "exceeded quota" in message:
-        return Finding(Stage.FAILING, DegradedReason.INSUFFICIENT_CAPACITY, short, moving=False)
-    return Finding(Stage.FAILING, DegradedReason.INVALID_SPEC, short, moving=False)
+        reason = DegradedReason.INSUFFICIENT_CAPACITY
+    else:
+        reason = DegradedReason.INVALID_SPEC
+    return Finding(Stage.UNCREATED, reason, short, moving=False)
 
 
 def _urgency(finding: Finding) -> int:
