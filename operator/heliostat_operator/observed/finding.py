@@ -1,7 +1,6 @@
 """What one pod's status says: whether it serves, is on its way there, or fails, and why."""
 
 import re
-import signal
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -21,6 +20,17 @@ _PULL_FAILURES = frozenset(
     }
 )
 _HARMLESS_WAITS = frozenset({"", "ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
+_SIGNALS = {
+    130: "SIGINT",
+    132: "SIGILL",
+    134: "SIGABRT",
+    135: "SIGBUS",
+    136: "SIGFPE",
+    137: "SIGKILL",
+    139: "SIGSEGV",
+    143: "SIGTERM",
+}
+"""The signals that end engines, by the exit code that they give a container."""
 _RESTARTS_OF_A_LOOP = 3
 """Restarts from which on an engine that loads once more no longer counts as progress."""
 
@@ -174,17 +184,11 @@ def _told(end: Exit) -> str:
     """Write `exit 1: last words`, `exit 137 (SIGKILL)` or `exit 137 (OOMKilled)`."""
     if end.reason == "OOMKilled":
         return f"exit {end.code} ({end.reason})"  # what the log says has nothing to do with it
-    named = end.reason if end.reason not in ("", "Error", "Completed") else _signal(end.code)
+    named = (
+        end.reason if end.reason not in ("", "Error", "Completed") else _SIGNALS.get(end.code, "")
+    )
     head = f"exit {end.code} ({named})" if named else f"exit {end.code}"
     return f"{head}: {end.message}" if end.message else head
-
-
-def _signal(code: int) -> str:
-    """Name the signal that ended a process; empty where it ended by itself."""
-    try:
-        return signal.Signals(code - 128).name
-    except ValueError:
-        return ""
 
 
 def _after(instant: datetime | None, other: datetime | None) -> bool:
