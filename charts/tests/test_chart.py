@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import re
 import tarfile
 from pathlib import Path
@@ -278,3 +279,7 @@ def test_notes_name_what_was_installed() -> None:
     assert "http://blue-heliostat-gateway.llm.svc/v1" in told
     pool = yaml.safe_load(told.split("<<POOL\n")[1].split("\nPOOL")[0])
     assert (pool["kind"], pool["metadata"]["namespace"]) == ("InferencePool", "default")
+    body = told.split("-d '")[1].split("'")[0]
+    assert json.loads(body)["model"] == pool["spec"]["model"]["name"]
+    notes = told.split("NOTES:\n")[1]
+    assert max(len(line) for line in notes.splitlines()) <= 80

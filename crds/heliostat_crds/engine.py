@@ -294,7 +294,8 @@ class Engine(Strict):
     """LoRA adapters that one batch may use (`--max-loras`); 4 if unset. Set it where adapters will
     come later: their first then needs no restart."""
     kv_events: Annotated[KvEvents, Field(strict=False)] = KvEvents.ENABLED
-    """Whether the engines tell routers what their KV caches hold, at ports 5557 and 5558."""
+    """Whether the engines publish what their KV caches hold, at ports 5557 and 5558. Routers do not
+    read it yet."""
     hugging_face_token: HuggingFaceToken | None = None
     """The token for gated models."""
     model_cache: ModelCache = Field(default_factory=ModelCache)
