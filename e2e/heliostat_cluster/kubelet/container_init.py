@@ -52,6 +52,7 @@ def _start(spec: dict[str, Any], report: int) -> None:
         _call("unshare", _NEW_MOUNTS | _NEW_IPC | _NEW_PROCESSES | own_ipc_and_name)
         _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
         sources = [os.open(mount["source"], os.O_PATH) for mount in spec["mounts"]]
+        programs = {path: os.open(path, os.O_PATH) for path in spec["readable"]}
         root = _overlay(spec)
         ready, go = os.pipe()
         pid = os.fork()
@@ -59,7 +60,7 @@ def _start(spec: dict[str, Any], report: int) -> None:
             os.close(go)
             if not os.read(ready, 1):  # nobody knows of us
                 os._exit(128)
-            _become_program(spec, root, sources, report)
+            _become_program(spec, root, sources, programs, report)
         os.write(report, f"pid {pid}\n".encode())
         os.write(go, b"x")
     except OSError as error:
@@ -78,7 +79,9 @@ def _wait_for(pid: int) -> None:
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _become_program(spec: dict[str, Any], root: str, sources: list[int], report: int) -> None:
+def _become_program(
+    spec: dict[str, Any], root: str, sources: list[int], programs: dict[str, int], report: int
+) -> None:
     try:
         _mount("proc", f"{root}/proc", "proc", _MS_NOSUID | _MS_NODEV)
         _mount("/sys", f"{root}/sys", None, _MS_BIND | _MS_REC)
@@ -89,8 +92,9 @@ def _become_program(spec: dict[str, Any], root: str, sources: list[int], report:
             _call("sethostname", name, len(name))
         os.chroot(root)
         os.chdir("/")
+        os.umask(0o022)
         for mount, source in zip(spec["mounts"], sources, strict=True):
-            _bind(mount, source)
+            _bind(mount, source, programs)
         if spec["read_only_root"]:
             _mount(None, "/", None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
         _run(spec)
@@ -199,7 +203,8 @@ def _make_devices(root: str) -> None:
     os.symlink("pts/ptmx", f"{root}/dev/ptmx")
 
 
-def _bind(mount: dict[str, Any], source: int) -> None:
+def _bind(mount: dict[str, Any], source: int, programs: dict[str, int]) -> None:
+    """Mount a volume; programs that it would hide, as below /tmp, are shown in it again."""
     target = mount["target"]
     came_from = f"/proc/self/fd/{source}"
     if os.path.isdir(came_from):
@@ -209,6 +214,10 @@ def _bind(mount: dict[str, Any], source: int) -> None:
         _touch(target)
     _mount(came_from, target, None, _MS_BIND | _MS_REC)
     os.close(source)
+    for path, program in programs.items():
+        if path.startswith(f"{target.rstrip('/')}/"):
+            os.makedirs(path, exist_ok=True)
+            _mount(f"/proc/self/fd/{program}", path, None, _MS_BIND | _MS_REC)
     if mount["read_only"]:
         _mount(None, target, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
 

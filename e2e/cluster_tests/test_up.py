@@ -1,0 +1,38 @@
+"""`make cluster`: what it says, and what it leaves behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAST_LINE = "^C ends it.\n"
+END_SECONDS = 30.0
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_cluster_of_ones_own_says_where_its_logs_are_and_whether_they_stay(
+    tmp_path: Path, kept: bool
+) -> None:
+    """Each path has a line of its own; at the end only a folder that was asked for stays."""
+    options = ["--nodes", "0", *(["--state", str(tmp_path / "state")] if kept else [])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "heliostat_cluster", "up", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    told = list(iter(process.stdout.readline, LAST_LINE))
+    logs = Path(re.findall(r"^  logs +(\S+)$", "".join(told), re.MULTILINE)[0])
+    assert logs.is_dir()
+    process.send_signal(signal.SIGINT)
+    end, _ = process.communicate(timeout=END_SECONDS)
+    assert process.returncode == 0
+    assert len(told[0]) <= 80
+    assert logs.is_dir() == kept
+    assert ("stay in" in end) == kept
+    assert list(tmp_path.iterdir()) == ([tmp_path / "state"] if kept else [])
