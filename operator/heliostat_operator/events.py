@@ -75,8 +75,10 @@ def notices(before: Sequence[Condition], now: Sequence[Condition]) -> tuple[Noti
         if condition is None or condition.reason == known:
             continue
         serves = ready is not None and _holds(ready)
-        done = condition.reason == ProgressingReason.COMPLETE and serves
-        if not done and (kind, condition.reason) not in _TOLD_ELSEWHERE:
+        said = condition.reason == ProgressingReason.COMPLETE and serves
+        if condition.reason == ReadyReason.UPDATING and kind is ConditionType.READY:
+            said = _held(before, kind)  # Progressing tells that the rollout goes on
+        if not said and (kind, condition.reason) not in _TOLD_ELSEWHERE:
             warning = kind is ConditionType.READY and _has_failed(condition)
             told.setdefault(condition.reason, Notice(condition.reason, condition.message, warning))
     return tuple(told.values())

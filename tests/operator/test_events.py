@@ -106,10 +106,11 @@ def test_a_crash_is_told_at_its_begin_and_end() -> None:
 def test_an_update_that_stalls_is_told_by_its_cause() -> None:
     """An update is told as it begins, by what stops it, and as it completes."""
     new = {"revision": "r2"}
+    begins = conditions([serving()], updated=None)
     updates = conditions([serving(), loading("new", **new)])
     stalls = conditions([serving(), failing_to_load("new", **new)])
     assert stalls[0].reason == "UpdateStalled"
-    assert story(SERVES, updates, stalls, SERVES)[1:] == [
+    assert story(SERVES, begins, updates, stalls, SERVES)[1:] == [
         ("Normal", "Updating"),
         ("Warning", "ModelLoadFailed"),
         ("Normal", "AllReady"),

@@ -250,6 +250,32 @@ SCENARIOS: dict[str, tuple[PoolStatus, Told]] = {
             ("True", "ModelLoadFailed"),
         ),
     ),
+    "engine tells at length why it cannot load": (
+        seen(
+            [
+                pod(
+                    engine=waiting(
+                        "CrashLoopBackOff",
+                        restarts=4,
+                        last=ended(
+                            1, "RuntimeError: failed to load org/broken: the checkpoint is broken"
+                        ),
+                    )
+                )
+            ],
+            of=pool(replicas=1),
+            deployed=deployment(replicas=1, updated=1),
+        ),
+        Told(
+            (
+                "False",
+                "ModelLoadFailed",
+                "0 of 1 ready: RuntimeError: failed to load org/broken: the checkpoint is broken",
+            ),
+            STALLED,
+            ("True", "ModelLoadFailed"),
+        ),
+    ),
     "loading takes longer than it may": (
         seen(
             three(

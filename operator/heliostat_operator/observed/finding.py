@@ -77,8 +77,10 @@ def find(pod: PodView, startup_timeout_seconds: float | None) -> Finding:
     return Finding(Stage.LOADING if engine is not None and engine.running else Stage.STARTING)
 
 
-def _failing(reason: DegradedReason, detail: str, *, moving: bool = False) -> Finding:
-    return Finding(Stage.FAILING, reason, detail, moving)
+def _failing(
+    reason: DegradedReason, detail: str, *, moving: bool = False, brief: str = ""
+) -> Finding:
+    return Finding(Stage.FAILING, reason, detail, moving, brief)
 
 
 def _unplaced(message: str) -> Finding:
@@ -170,7 +172,8 @@ def _engine_exit(
     if _took_too_long(end, startup_timeout_seconds):
         detail = "not loaded within startupTimeout; raise it or see the engine's log"
         return _failing(DegradedReason.MODEL_LOAD_FAILED, detail, moving=moving)
-    return _failing(DegradedReason.MODEL_LOAD_FAILED, f"loading: {_told(end)}", moving=moving)
+    detail = f"loading: {_told(end)}"
+    return _failing(DegradedReason.MODEL_LOAD_FAILED, detail, moving=moving, brief=end.message)
 
 
 def _took_too_long(end: Exit, timeout_seconds: float | None) -> bool:

@@ -84,7 +84,7 @@ def _failure(counts: Tally, failure: Finding) -> _Trouble:
     """Word how a pod fails; where there is no room, for how many there is none."""
     reason = failure.reason or DegradedReason.PODS_NOT_READY
     if failure.stage is not Stage.NO_ROOM:
-        return _Trouble(reason, failure.detail)
+        return _Trouble(reason, failure.detail, (failure.brief,) if failure.brief else ())
     wait = f"{counts.no_room} {'waits' if counts.no_room == 1 else 'wait'}"
     briefs = f"{wait} for room: {failure.brief}", f"{wait}: {failure.brief}"
     return _Trouble(reason, f"{wait} for room: {failure.detail}", briefs)
