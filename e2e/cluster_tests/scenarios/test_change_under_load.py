@@ -46,6 +46,23 @@ async def test_a_spec_that_cannot_start_takes_no_capacity_away(
     traffic.expect_no_failures()
 
 
+async def test_a_full_cluster_is_told_and_replace_gets_through(
+    region: Region, namespace: str
+) -> None:
+    """Surge without a spare GPU keeps what serves and says so; Replace needs none."""
+    manifest = pool_manifest(namespace, "full", replicas=2, accelerator={"count": 8})
+    await region.apply(manifest)
+    await region.until_settled(namespace, "full", 2)
+    await region.patch_pool(namespace, "full", {"engine": {"image": f"{IMAGE}:v2"}})
+    await region.until_condition(
+        namespace, "full", "Degraded", "InsufficientCapacity", within_seconds=30
+    )
+    conditions = await region.conditions(namespace, "full")
+    assert conditions["Ready"]["status"] == "True", conditions
+    await region.patch_pool(namespace, "full", {"rollout": {"strategy": "Replace"}})
+    await region.until_settled(namespace, "full", 2, within_seconds=120)
+
+
 async def test_replace_needs_no_spare_gpu_and_stops_at_the_first_failure(
     region: Region, namespace: str
 ) -> None:
