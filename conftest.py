@@ -1,6 +1,13 @@
-"""The one option of the whole suite: golden files are written anew rather than compared."""
+"""What the whole suite shares: an option that writes golden files anew, and Hypothesis' settings."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast examples are made says how busy the machine is, nothing of the code.
+settings.register_profile(
+    "busy-machine", suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
+settings.load_profile("busy-machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
