@@ -1,4 +1,4 @@
-"""What the whole suite shares: an option that writes golden files anew, and Hypothesis' settings."""
+"""What the whole suite shares: an option to write golden files anew, Hypothesis' settings."""
 
 import pytest
 from hypothesis import HealthCheck, settings
