@@ -52,15 +52,22 @@ def main() -> None:
         "--replicas", type=int, default=4, help="pods a pool (default: %(default)s)"
     )
     parser.add_argument("--changes", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument(
+        "--one-at-a-time",
+        action="store_true",
+        help="let each change's rollout end before the next; else one follows the other at once",
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
-    figures = asyncio.run(_measure(args.pools, args.replicas, args.changes))
+    figures = asyncio.run(
+        _measure(args.pools, args.replicas, args.changes, one_at_a_time=args.one_at_a_time)
+    )
     print(_table(figures, args.pools, args.replicas))
     if args.json is not None:
         args.json.write_text(json.dumps({k: getattr(figures, k) for k in Figures.__slots__}))
 
 
-async def _measure(pools: int, replicas: int, changes: int) -> Figures:
+async def _measure(pools: int, replicas: int, changes: int, *, one_at_a_time: bool) -> Figures:
     pods = pools * (replicas + 1)  # a rollout's surge has room
     with tempfile.TemporaryDirectory(prefix="heliostat-bench-") as state:
         async with (
@@ -73,10 +80,12 @@ async def _measure(pools: int, replicas: int, changes: int) -> Figures:
                 await cluster.add_node(
                     f"many-{number}", gpus=pods // 4 + 1, status_only=True, pods=pods // 4 + 1
                 )
-            return await _run(region, pools, replicas, changes)
+            return await _run(region, pools, replicas, changes, one_at_a_time=one_at_a_time)
 
 
-async def _run(region: Region, pools: int, replicas: int, changes: int) -> Figures:
+async def _run(
+    region: Region, pools: int, replicas: int, changes: int, *, one_at_a_time: bool
+) -> Figures:
     names = [f"pool-{number:03d}" for number in range(pools)]
     await region.api.create(
         NAMESPACES,
@@ -97,7 +106,7 @@ async def _run(region: Region, pools: int, replicas: int, changes: int) -> Figur
     processes = {name: process_of_pod(name, "operator") for name in await _operator_names(region)}
     leader = processes.pop(await region.leader())
     lists, cpu = await _lists(region), _cpu_seconds(leader)
-    applied = await _change_pools(region, names, changes)
+    applied = await _change_pools(region, names, changes, replicas if one_at_a_time else None)
     return Figures(
         all_ready_seconds=all_ready_seconds,
         applied_seconds=applied,
@@ -108,8 +117,13 @@ async def _run(region: Region, pools: int, replicas: int, changes: int) -> Figur
     )
 
 
-async def _change_pools(region: Region, names: list[str], changes: int) -> list[float]:
-    """Change a random pool's environment and its budget; time both objects' new versions."""
+async def _change_pools(
+    region: Region, names: list[str], changes: int, settled: int | None
+) -> list[float]:
+    """Change a random pool's environment and its budget; time both objects' new versions.
+
+    `settled` is how many replicas must be of the newest spec before the next change, if any.
+    """
     chosen = random.Random(1)
     seen = asyncio.Event()
     informers = [
@@ -141,6 +155,8 @@ async def _change_pools(region: Region, names: list[str], changes: int) -> list[
                     seen.clear()
                     await seen.wait()
             seconds.append(time.monotonic() - started_at)
+            if settled is not None:
+                await region.until_settled(POOLS_NAMESPACE, name, settled)
         return seconds
     finally:
         for watch in watches:
