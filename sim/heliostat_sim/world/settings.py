@@ -1,0 +1,85 @@
+"""How a world is made up: what a scenario file compiles to. Seconds throughout."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from heliostat_sim.engine import EngineProfile
+
+
+class FaultKind(StrEnum):
+    """What can break."""
+
+    ENGINE = "engine"
+    """An engine dies: its streams are cut, its cache is gone when it is back."""
+    GATEWAY = "gateway"
+    """A router restarts and forgets everything; its queue is lost, streams in flight go on."""
+    LINK = "link"
+    """Two regions cannot reach each other."""
+    REGION = "region"
+    """All engines and gateways of a region are gone."""
+    SLOW = "slow"
+    """An engine runs at `speed_ratio` of its speed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that breaks at an instant, and is mended `lasts_seconds` later."""
+
+    kind: FaultKind
+    at_seconds: float
+    lasts_seconds: float
+    region: str
+    other_region: str = ""
+    """The other end of a link."""
+    engine: int = 0
+    """Which of the region's engines, from 0."""
+    speed_ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSettings:
+    """A region: its engines, and the routers that share its traffic."""
+
+    name: str
+    engines: int
+    gateways: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSettings:
+    """How fresh and how reliable is what gateways are told."""
+
+    scrape_interval_seconds: float = 0.2
+    """Of engines with requests in flight, as in production."""
+    idle_scrape_interval_seconds: float = 3.0
+    scrape_delay_seconds: float = 0.0
+    """How old a scrape is when it comes, beside the network's way."""
+    scrape_loss_ratio: float = 0.0
+    access_log_seconds: float = 0.5
+    """From the end of a request to its access log entry at most."""
+    state_interval_seconds: float = 0.1
+    """Between states that regions tell each other, at least."""
+    assumed_prefill_ratio: float = 1.0
+    """The prefill rate that the pool's settings assume, over the true one."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSettings:
+    """Everything but the demand, the policy and the seed."""
+
+    regions: tuple[RegionSettings, ...]
+    profile: EngineProfile
+    round_trips: Mapping[frozenset[str], float]
+    """Between each two regions."""
+    within_seconds: float = 0.003
+    """Round trip inside a region."""
+    duration_seconds: float = 600.0
+    queue_timeout_seconds: float = 60.0
+    """Deadline of requests that Heliostat holds."""
+    signals: SignalSettings = field(default_factory=SignalSettings)
+    faults: tuple[Fault, ...] = ()
+    single_gateway: str | None = None
+    """One gateway in this region places all requests on all engines; None: one for each region."""
+    sample_seconds: float = 1.0
+    """Between samples of the engines' load."""
