@@ -34,11 +34,23 @@ class Sample(NamedTuple):
     """Requests that gateways hold."""
 
 
+class OpenRequest(NamedTuple):
+    """One request that is open at the end. Seconds."""
+
+    region: str
+    sent_at: float
+    ttft_seconds: float | None
+    """None if its first token has not come yet."""
+
+
 @dataclass(slots=True)
 class Records:
     """Everything that a report is made from."""
 
+    sent: int = 0
+    """Requests that clients sent, each counted once however often it was sent again."""
     requests: list[Record] = field(default_factory=list)
+    still_open: list[OpenRequest] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     unanswered: int = 0
     """Requests open at the end."""
@@ -77,3 +89,9 @@ class Records:
                 attempts=request.attempts,
             )
         )
+
+    def note_open(self, request: Request) -> None:
+        """Write down a request that has not ended when the world does."""
+        first = request.first_token_at
+        ttft_seconds = None if first is None else first - request.sent_at
+        self.still_open.append(OpenRequest(request.region, request.sent_at, ttft_seconds))
