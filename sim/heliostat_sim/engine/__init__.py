@@ -11,7 +11,7 @@ from heliostat_sim.engine.errors import EngineError, EngineOverloadedError, Requ
 from heliostat_sim.engine.events import EngineEvent, Finished, FirstToken, Preempted
 from heliostat_sim.engine.profiles import PROFILES, EngineProfile
 from heliostat_sim.engine.request import BlockHashes, EngineRequest, FinishReason
-from heliostat_sim.engine.scheduler import Engine, EngineMetrics, EngineTotals
+from heliostat_sim.engine.scheduler import Engine, EngineMetrics, EngineTotals, Unfinished
 
 __all__ = [
     "PROFILES",
@@ -30,4 +30,5 @@ __all__ = [
     "FirstToken",
     "Preempted",
     "RequestTooLongError",
+    "Unfinished",
 ]

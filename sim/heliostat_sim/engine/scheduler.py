@@ -41,6 +41,23 @@ class EngineMetrics:
     totals: EngineTotals
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """One request in the engine at one instant, as an onlooker with full sight sees it."""
+
+    request_id: int
+    uncomputed_tokens: int
+    """Of prompt and output so far, what must yet be computed; without sight of the cache for a
+    request that waits."""
+    computed_tokens: int
+    remaining_output_tokens: int
+    held_blocks: int
+    """Blocks that the request holds, those shared with others included."""
+    findable_blocks: int
+    """Of these, the ones that others may hold too."""
+    is_waiting: bool
+
+
 class Engine:
     """One engine. Instants passed in must never decrease; any origin will do (seconds)."""
 
@@ -126,6 +143,44 @@ class Engine:
             waiting_requests=len(self._waiting),
             kv_cache_utilization=used / pool.capacity_blocks,
             totals=replace(self._totals),
+        )
+
+    def unfinished(self, now: float) -> list[Unfinished]:
+        """Return the requests in the engine, running ones first. Changes nothing.
+
+        now: not before the last advance, and not after `next_event_at`.
+        """
+        ahead = self._steps_ahead(now)
+        return [
+            self._describe(sequence, ahead, is_waiting=False) for sequence in self._running.values()
+        ] + [self._describe(sequence, 0, is_waiting=True) for sequence in self._waiting.values()]
+
+    def available_blocks(self, now: float) -> int:
+        """Return the blocks that can be taken at this instant. Changes nothing; see `unfinished`."""
+        ahead = self._steps_ahead(now)
+        taken = self._decoding.blocks_for(self._decoding.steps + 1, ahead) if ahead else 0
+        return self.pool.available_blocks - taken
+
+    def _steps_ahead(self, now: float) -> int:
+        return 0 if self._run is None else self._run.completed_by(now) - self._run.done
+
+    def _describe(self, sequence: SequenceState, ahead: int, *, is_waiting: bool) -> Unfinished:
+        output, computed = sequence.output_tokens, sequence.computed_tokens
+        uncomputed = sequence.target_tokens - computed
+        held = 0 if is_waiting else self._blocks(sequence.target_tokens)
+        if sequence.joined_step is not None:
+            gained = self._decoding.steps - sequence.joined_step + ahead
+            output, computed = output + gained, computed + gained
+            uncomputed = 0
+            held = self._blocks(computed)
+        return Unfinished(
+            request_id=sequence.request.id,
+            uncomputed_tokens=uncomputed,
+            computed_tokens=computed,
+            remaining_output_tokens=sequence.request.output_tokens - output,
+            held_blocks=held,
+            findable_blocks=len(sequence.held_hashes),
+            is_waiting=is_waiting,
         )
 
     def _synchronize(self, now: float) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
-from heliostat_sim.engine import EngineMetrics
-from heliostat_sim.world.engine_host import EngineHost
+from heliostat_sim.world.engine_host import EngineHost, Scrape
 from heliostat_sim.world.request import Ending, Request
 
 
@@ -38,6 +37,12 @@ class Balancer(Protocol):
     def on_failed(self, request: Request, engine: EngineHost) -> None:
         """The engine refused or lost the request before its headers: place it anew."""
 
+    def on_sent_back(self, request: Request, region: str) -> None:
+        """A peer has refused a forwarded request, or cannot be reached: place it anew.
+
+        `request.forwarded` is unset again.
+        """
+
     def on_message(self, sender: str, message: Any) -> None:
         """What a peer's balancer has sent, after the way between the regions."""
 
@@ -59,6 +64,10 @@ class GatewayPort(Protocol):
     @property
     def engines(self) -> tuple[EngineHost, ...]:
         """The engines that the gateway may dispatch to: its region's, or all of them."""
+
+    @property
+    def all_engines(self) -> tuple[EngineHost, ...]:
+        """The engines of all regions that are up: for clairvoyants."""
 
     @property
     def random(self) -> Random:
@@ -83,9 +92,10 @@ class GatewayPort(Protocol):
     def end(self, request: Request, ending: Ending) -> None:
         """Answer a request with an error: rejected or expired."""
 
-    def probe(
-        self, engine: EngineHost, answer: Callable[[EngineMetrics | None], None]
-    ) -> None:
+    def send_back(self, request: Request) -> None:
+        """Refuse a forwarded request before its headers: its ingress places it anew."""
+
+    def probe(self, engine: EngineHost, answer: Callable[[Scrape | None], None]) -> None:
         """Ask an engine for its metrics; the answer comes a round trip later, None for an error."""
 
     def tell(self, region: str, message: Any) -> None:
