@@ -1,10 +1,10 @@
 """One engine in its place: the engine model, driven by the world's clock."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from heliostat_sim.engine import (
     Engine,
-    EngineMetrics,
     EngineProfile,
     EngineRequest,
     EngineTotals,
@@ -16,6 +16,17 @@ from heliostat_sim.world.loop import EventLoop
 from heliostat_sim.world.request import Request
 
 OnToken = Callable[[Request, float], None]
+
+
+class Scrape(NamedTuple):
+    """What an engine's metrics page says at one instant; counts since the engine's start."""
+
+    running_requests: int
+    waiting_requests: int
+    kv_cache_utilization: float
+    totals: EngineTotals
+    finished_requests: int
+    prefilled_requests: int
 
 
 class EngineHost:
@@ -64,12 +75,20 @@ class EngineHost:
             self.engine.abort(request.id, self._loop.now)
             self._advance()
 
-    def metrics(self) -> EngineMetrics | None:
+    def metrics(self) -> Scrape | None:
         """What a scrape would tell now; None from a dead engine."""
         if not self.alive:
             return None
         self._advance()
-        return self.engine.metrics()
+        now = self.engine.metrics()
+        return Scrape(
+            now.running_requests,
+            now.waiting_requests,
+            now.kv_cache_utilization,
+            now.totals,
+            self.finished_requests,
+            self.prefilled_requests,
+        )
 
     def kill(self) -> list[Request]:
         """Die; return the requests that were lost."""

@@ -52,11 +52,6 @@ class Records:
     requests: list[Record] = field(default_factory=list)
     still_open: list[OpenRequest] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    unanswered: int = 0
-    """Requests open at the end."""
-    oldest_open_seconds: float = 0.0
-    """How long the oldest of them has been open."""
-    open_by_region: dict[str, int] = field(default_factory=dict)
     preemptions: int = 0
     generated_tokens: int = 0
     """By all engines, also of requests that were cut off later."""

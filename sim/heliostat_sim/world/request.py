@@ -49,6 +49,8 @@ class Request:
     """The engine that has it."""
     dispatched_at: float | None = None
     """When it was last sent to an engine."""
+    upstream_token_at: float | None = None
+    """When the gateway that placed it had the first token."""
     first_token_at: float | None = None
     """When the client had the first token."""
     ended_at: float | None = None

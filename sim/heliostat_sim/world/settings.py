@@ -56,8 +56,8 @@ class SignalSettings:
     scrape_delay_seconds: float = 0.0
     """How old a scrape is when it comes, beside the network's way."""
     scrape_loss_ratio: float = 0.0
-    access_log_seconds: float = 0.5
-    """From the end of a request to its access log entry at most."""
+    access_log_seconds: float = 0.05
+    """From the end of a request to its access log entry, as in production."""
     state_interval_seconds: float = 0.1
     """Between states that regions tell each other, at least."""
     assumed_prefill_ratio: float = 1.0
@@ -81,5 +81,9 @@ class WorldSettings:
     faults: tuple[Fault, ...] = ()
     single_gateway: str | None = None
     """One gateway in this region places all requests on all engines; None: one for each region."""
+    health_seconds: float = 2.0
+    """From an engine's death until discovery has taken it from the gateways' lists."""
+    retry_seconds: float = 1.0
+    """How long a client waits before it asks again after an error."""
     sample_seconds: float = 1.0
     """Between samples of the engines' load."""

@@ -1,0 +1,91 @@
+"""What breaks, and how it comes back: faults as actions on the world's timeline."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from heliostat_sim.world.engine_host import EngineHost
+from heliostat_sim.world.settings import Fault, FaultKind
+
+if TYPE_CHECKING:  # the world schedules its faults
+    from heliostat_sim.world.world import World
+
+
+def schedule_faults(world: "World") -> None:
+    """Put every fault of the world's settings, and its mending, on the timeline."""
+    break_of: dict[FaultKind, Callable[[World, Fault], None]] = {
+        FaultKind.ENGINE: _break_engine,
+        FaultKind.GATEWAY: _break_gateways,
+        FaultKind.LINK: lambda world, fault: world.network.cut(fault.region, fault.other_region),
+        FaultKind.REGION: _break_region,
+        FaultKind.SLOW: lambda world, fault: _set_speed(world, fault, fault.speed_ratio),
+    }
+    mend_of: dict[FaultKind, Callable[[World, Fault], None]] = {
+        FaultKind.ENGINE: _mend_engine,
+        FaultKind.GATEWAY: _mend_gateways,
+        FaultKind.LINK: lambda world, fault: world.network.mend(fault.region, fault.other_region),
+        FaultKind.REGION: _mend_region,
+        FaultKind.SLOW: lambda world, fault: _set_speed(world, fault, 1.0),
+    }
+    for fault in world.settings.faults:
+        broken, mended = break_of[fault.kind], mend_of[fault.kind]
+        world.loop.at(fault.at_seconds, lambda f=fault, act=broken: act(world, f))  # type: ignore[misc]
+        mended_at = fault.at_seconds + fault.lasts_seconds
+        world.loop.at(mended_at, lambda f=fault, act=mended: act(world, f))  # type: ignore[misc]
+
+
+def _kill(world: "World", engine: EngineHost) -> None:
+    world.note_totals(engine)
+    lost = engine.kill()
+    for request in lost:
+        world.break_off(request)
+    world.loop.after(world.settings.health_seconds, world.list_engines)
+
+
+def _revive(world: "World", engine: EngineHost) -> None:
+    engine.restart()
+    world.list_engines()
+
+
+def _break_engine(world: "World", fault: Fault) -> None:
+    _kill(world, world.engines[fault.region][fault.engine])
+
+
+def _mend_engine(world: "World", fault: Fault) -> None:
+    _revive(world, world.engines[fault.region][fault.engine])
+
+
+def _break_gateways(world: "World", fault: Fault) -> None:
+    for gateway in world.all_gateways_of(fault.region):
+        gateway.alive = False
+        for request in gateway.stop():
+            world.break_off(request)
+
+
+def _mend_gateways(world: "World", fault: Fault) -> None:
+    for gateway in world.all_gateways_of(fault.region):
+        gateway.restart()
+
+
+def _break_region(world: "World", fault: Fault) -> None:
+    for request in list(world.open.values()):
+        if request.ingress is not None and request.ingress.region == fault.region:
+            world.break_off(request)
+    _break_gateways(world, fault)
+    for engine in world.engines[fault.region]:
+        _kill(world, engine)
+
+
+def _mend_region(world: "World", fault: Fault) -> None:
+    for engine in world.engines[fault.region]:
+        engine.restart()
+    _mend_gateways(world, fault)
+    world.list_engines()
+
+
+def _set_speed(world: "World", fault: Fault, ratio: float) -> None:
+    """Change an engine's speed from its next step on."""
+    engine = world.engines[fault.region][fault.engine]
+    engine.engine.profile = replace(
+        world.settings.profile, speed_ratio=world.settings.profile.speed_ratio * ratio
+    )

@@ -1,0 +1,215 @@
+"""The production router as a gateway's balancer: turns what happens into events, and back.
+
+What the shell of the router process does with Envoy, the engines and the clock, this does with the
+world; every decision is `heliostat_routing`'s own.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
+from heliostat_routing.events import (
+    AttemptFailed,
+    AttemptStarted,
+    EngineMetrics,
+    Event,
+    MetricsScraped,
+    Outcome,
+    PoolUpdated,
+    RequestArrived,
+    RequestFinished,
+    RequestMeasured,
+    ScrapeFailed,
+    Tick,
+)
+from heliostat_routing.router import Router
+from heliostat_routing.settings import BLOCK_BYTES, EndpointSettings, PoolSettings
+from heliostat_sim.world.balancer import GatewayPort
+from heliostat_sim.world.engine_host import EngineHost, Scrape
+from heliostat_sim.world.request import Ending, Request
+from heliostat_sim.world.settings import SignalSettings
+
+POOL = "pool"
+BYTES_PER_TOKEN = 4
+KEY_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
+Observer = Callable[[float, Event, list[Command]], None]
+
+
+class HeliostatBalancer:
+    """One router. `observe` sees each event and what the core answers: for recordings."""
+
+    def __init__(
+        self,
+        port: GatewayPort,
+        pool: PoolSettings,
+        signals: SignalSettings,
+        observe: Observer | None = None,
+    ) -> None:
+        self.router = Router()
+        self._port = port
+        self._pool = pool
+        self._signals = signals
+        self._observe = observe
+        self._requests: dict[int, Request] = {}
+        self._fallbacks: dict[int, tuple[str, ...]] = {}
+        self._hosts: dict[str, EngineHost] = {}
+        self._wake_at: float | None = None
+
+    # What happens
+
+    def start(self) -> None:
+        """Tell the core its endpoints, and begin to scrape them."""
+        self.on_engines_changed()
+
+    def on_engines_changed(self) -> None:
+        """Discovery has changed."""
+        before = self._hosts
+        self._hosts = {engine.address: engine for engine in self._port.engines}
+        endpoints = tuple(EndpointSettings(address) for address in self._hosts)
+        self._tell(PoolUpdated(POOL, self._pool, endpoints))
+        for address, host in self._hosts.items():
+            if before.get(address) is not host:
+                self._scrape_after(host, 0.0)
+
+    def on_request(self, request: Request) -> None:
+        """A request asks for an endpoint."""
+        self._requests[request.id] = request
+        chain = request.chain
+        self._tell(
+            RequestArrived(
+                ticket=request.id,
+                pool=POOL,
+                block_keys=chain.keys(request.prompt_tokens, KEY_TOKENS // chain.block_tokens),
+                prompt_bytes=request.prompt_tokens * BYTES_PER_TOKEN,
+                max_output_tokens=request.max_output_tokens,
+                affinity_key=request.user,
+            )
+        )
+
+    def on_first_token(self, request: Request) -> None:
+        """Response bodies pass by the router."""
+
+    def on_finished(self, request: Request) -> None:
+        """The stream is over: tell the core, and a little later what the access log says."""
+        self._requests.pop(request.id, None)
+        self._fallbacks.pop(request.id, None)
+        self._tell(RequestFinished(request.id))
+        now = self._port.now
+        at = now + self._signals.access_log_seconds
+        self._port.call_at(at, lambda: self._tell(self._measured(request, now)))
+
+    def on_failed(self, request: Request, engine: EngineHost) -> None:
+        """The proxy goes on to the next fallback, or gives up."""
+        self._tell(AttemptFailed(request.id, engine.address))
+        fallbacks = self._fallbacks.get(request.id, ())
+        while fallbacks:
+            address, fallbacks = fallbacks[0], fallbacks[1:]
+            host = self._hosts.get(address)
+            if host is not None:
+                self._fallbacks[request.id] = fallbacks
+                self._tell(AttemptStarted(request.id, address))
+                self._port.dispatch(request, host)
+                return
+        self._requests.pop(request.id, None)
+        self._tell(RequestFinished(request.id))
+        self._port.end(request, Ending.BROKEN)
+
+    def on_sent_back(self, request: Request, region: str) -> None:
+        """A peer could not serve it."""
+
+    def on_message(self, sender: str, message: Any) -> None:
+        """A peer tells its state."""
+
+    # What the core is told, and what it answers
+
+    def _tell(self, event: Event) -> None:
+        now = self._port.now
+        commands = self.router.handle(event, now)
+        if self._observe is not None:
+            self._observe(now, event, commands)
+        for command in commands:
+            match command:
+                case Dispatch():
+                    self._dispatch(command)
+                case WakeAt(at):
+                    self._wake_at = at
+                    self._port.call_at(at, lambda at=at: self._tick(at))  # type: ignore[misc]
+                case Reject(ticket):
+                    self._port.end(self._requests.pop(ticket), Ending.REJECTED)
+                case Evict(ticket):
+                    self._port.end(self._requests.pop(ticket), Ending.EXPIRED)
+                case Enqueue():
+                    pass
+
+    def _dispatch(self, command: Dispatch) -> None:
+        first, *fallbacks = command.endpoints
+        self._fallbacks[command.ticket] = tuple(fallbacks)
+        self._port.dispatch(self._requests[command.ticket], self._hosts[first])
+
+    def _tick(self, at: float) -> None:
+        if self._wake_at == at:
+            self._wake_at = None
+            self._tell(Tick())
+
+    def _measured(self, request: Request, ended_at: float) -> RequestMeasured:
+        """The access log entry of a request whose stream ended here at this instant."""
+        served = request.ending is Ending.SERVED
+        sent_at = request.dispatched_at
+        token_at = request.upstream_token_at
+        return RequestMeasured(
+            ticket=request.id,
+            endpoint=request.engine.address if request.engine is not None else None,
+            outcome=Outcome.SERVED if served else Outcome.ENGINE_FAILED,
+            ttft_seconds=token_at - sent_at if token_at and sent_at is not None else None,
+            duration_seconds=ended_at - sent_at if sent_at is not None else None,
+            prompt_tokens=request.prompt_tokens if served else None,
+            cached_tokens=request.cached_tokens if served else None,
+            output_tokens=request.output_tokens if served else None,
+            output_bytes=request.output_tokens * BYTES_PER_TOKEN if served else None,
+        )
+
+    # Scrapes
+
+    def _scrape_after(self, host: EngineHost, seconds: float) -> None:
+        self._port.call_at(self._port.now + seconds, lambda: self._scrape(host))
+
+    def _scrape(self, host: EngineHost) -> None:
+        if self._hosts.get(host.address) is host:
+            self._port.probe(host, lambda metrics: self._on_scraped(host, metrics))
+
+    def _on_scraped(self, host: EngineHost, metrics: Scrape | None) -> None:
+        if self._hosts.get(host.address) is not host:
+            return
+        if metrics is None:
+            self._tell(ScrapeFailed(host.address))
+        else:
+            self._tell(MetricsScraped(host.address, scraped(metrics, host.profile.kv_tokens)))
+        busy = self.router.ledger.inflight(host.address) > 0 and metrics is not None
+        signals = self._signals
+        wait = signals.scrape_interval_seconds if busy else signals.idle_scrape_interval_seconds
+        self._scrape_after(host, wait * (0.9 + 0.2 * self._port.random.random()))
+
+
+def scraped(metrics: Scrape, kv_capacity_tokens: int) -> EngineMetrics:
+    """The engine model's metrics as the scraper reads them from vLLM's page."""
+    totals = metrics.totals
+    return EngineMetrics(
+        running_requests=metrics.running_requests,
+        waiting_requests=metrics.waiting_requests,
+        kv_cache_utilization=metrics.kv_cache_utilization,
+        finished_requests=metrics.finished_requests,
+        prompt_tokens=totals.prompt_tokens,
+        generation_tokens=totals.generated_tokens,
+        prefix_query_tokens=totals.prefix_queried_tokens,
+        prefix_hit_tokens=totals.prefix_hit_tokens,
+        first_tokens=metrics.prefilled_requests,
+        kv_capacity_tokens=kv_capacity_tokens,
+    )
+
+
+def pool_settings(
+    pool: PoolSettings, prefill_seconds_per_token: float, assumed_ratio: float
+) -> PoolSettings:
+    """A pool's settings with a prefill rate assumed that is so many times the true one."""
+    return replace(pool, prefill_tokens_per_second=assumed_ratio / prefill_seconds_per_token)

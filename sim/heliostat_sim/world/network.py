@@ -1,0 +1,34 @@
+"""How long messages take between regions, and which regions cannot reach each other."""
+
+from collections.abc import Mapping
+
+
+class Network:
+    """Round trips between regions, and the links that are cut."""
+
+    def __init__(self, round_trips: Mapping[frozenset[str], float], within_seconds: float) -> None:
+        self._round_trips = round_trips
+        self._within_seconds = within_seconds
+        self._cut: set[frozenset[str]] = set()
+
+    def round_trip_seconds(self, one: str, other: str) -> float:
+        """There and back."""
+        if one == other:
+            return self._within_seconds
+        return self._round_trips[frozenset((one, other))]
+
+    def way_seconds(self, one: str, other: str) -> float:
+        """There."""
+        return self.round_trip_seconds(one, other) / 2
+
+    def reaches(self, one: str, other: str) -> bool:
+        """Whether the regions can reach each other."""
+        return not self._cut or frozenset((one, other)) not in self._cut
+
+    def cut(self, one: str, other: str) -> None:
+        """Drop all that is sent between two regions from now on."""
+        self._cut.add(frozenset((one, other)))
+
+    def mend(self, one: str, other: str) -> None:
+        """Let them reach each other again."""
+        self._cut.discard(frozenset((one, other)))
