@@ -156,7 +156,7 @@ class Engine:
         ] + [self._describe(sequence, 0, is_waiting=True) for sequence in self._waiting.values()]
 
     def available_blocks(self, now: float) -> int:
-        """Return the blocks that can be taken at this instant. Changes nothing; see `unfinished`."""
+        """Return the blocks that can be taken at this instant; as with `unfinished`."""
         ahead = self._steps_ahead(now)
         taken = self._decoding.blocks_for(self._decoding.steps + 1, ahead) if ahead else 0
         return self.pool.available_blocks - taken
