@@ -1,7 +1,12 @@
-"""Why a request went where it went, as data: built with the decision, read on demand."""
+"""Why a request went where it went, as data: kept as it was scored, rendered when it is read.
 
+Every decision has an explanation and few are read: no decision pays for showing its candidates.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 
 class Verdict(StrEnum):
@@ -32,7 +37,26 @@ class Candidate:
     cost_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+class Explicable(Protocol):
+    """What was scored, and can say so as a candidate."""
+
+    def candidate(self) -> Candidate:
+        """The terms of its cost."""
+        ...
+
+
+class _Candidates:
+    """A field that is given what was scored, and reads as candidates."""
+
+    def __get__(self, explanation: object, owner: type | None = None) -> tuple[Candidate, ...]:
+        scored: Sequence[Explicable] = getattr(explanation, "_scored", ())
+        return tuple(s.candidate() for s in scored)
+
+    def __set__(self, explanation: "Explanation", scored: Sequence[Explicable]) -> None:
+        object.__setattr__(explanation, "_scored", scored)
+
+
+@dataclass(frozen=True)
 class Explanation:
     """One decision: the candidates in order of cost, and the rule that chose.
 
@@ -43,7 +67,7 @@ class Explanation:
     rule: str
     winner: str | None
     eligible: int
-    candidates: tuple[Candidate, ...] = ()
+    candidates: _Candidates = _Candidates()
 
     def verdict(self, candidate: Candidate) -> Verdict:
         """Say why this candidate won or lost."""

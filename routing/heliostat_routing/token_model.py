@@ -14,23 +14,24 @@ ASSUMED_DURATION_SECONDS = 5.0
 class TokenModel:
     """Bytes per prompt token, output tokens and duration of a request: running means."""
 
-    __slots__ = ("_bytes", "_tokens", "mean_duration_seconds", "mean_output_tokens")
+    __slots__ = (
+        "_bytes",
+        "_tokens",
+        "block_tokens",
+        "bytes_per_token",
+        "mean_duration_seconds",
+        "mean_output_tokens",
+    )
 
     def __init__(self) -> None:
         self._tokens = 256.0
         self._bytes = self._tokens * ASSUMED_BYTES_PER_TOKEN
+        self.bytes_per_token = ASSUMED_BYTES_PER_TOKEN
+        """Request bytes that one prompt token stands for."""
+        self.block_tokens = BLOCK_BYTES / ASSUMED_BYTES_PER_TOKEN
+        """Tokens that one block key stands for."""
         self.mean_output_tokens = ASSUMED_OUTPUT_TOKENS
         self.mean_duration_seconds = ASSUMED_DURATION_SECONDS
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Request bytes that one prompt token stands for."""
-        return self._bytes / self._tokens
-
-    @property
-    def block_tokens(self) -> float:
-        """Tokens that one block key stands for."""
-        return BLOCK_BYTES / self.bytes_per_token
 
     def observe_prompt(self, prompt_bytes: int, prompt_tokens: int) -> None:
         """Learn from a request whose usage is known."""
@@ -38,6 +39,8 @@ class TokenModel:
         if prompt_tokens > 0 and low <= prompt_bytes <= high:
             self._bytes = self._bytes * MEMORY + prompt_bytes
             self._tokens = self._tokens * MEMORY + prompt_tokens
+            self.bytes_per_token = self._bytes / self._tokens
+            self.block_tokens = BLOCK_BYTES / self.bytes_per_token
 
     def observe_output(self, output_tokens: int, duration_seconds: float) -> None:
         """Learn from a request that ran to its end."""

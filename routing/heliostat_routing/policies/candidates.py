@@ -8,10 +8,11 @@ first saturates. A dozen endpoints at most are scored: the least loaded at the d
 the least loaded of all.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from heliostat_routing.endpoint import Endpoint
 from heliostat_routing.explanation import Candidate
+from heliostat_routing.fleet import Fleet
 from heliostat_routing.flight import Flight
 from heliostat_routing.need import predict_need
 from heliostat_routing.policies.policy import World
@@ -29,95 +30,112 @@ INDIFFERENT_SECONDS = 0.0005
 CROWDED_KV_UTILIZATION = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A candidate with what the decision needs beyond its explanation."""
+class Scored(NamedTuple):
+    """A candidate's terms, as in `Candidate`, with what the decision needs beyond them."""
 
-    candidate: Candidate
+    endpoint: str
+    cached_tokens: float
+    uncached_tokens: float
+    wait_seconds: float
+    prefill_seconds: float
+    network_seconds: float
+    spread_seconds: float
+    cost_seconds: float
     slot: int
     load: int
     available: bool
     work_seconds: float
 
+    def candidate(self) -> Candidate:
+        """What the explanation tells of it."""
+        return Candidate(*self[:8])
+
+
+class Costs:
+    """What one request would cost at each endpoint; what all endpoints share is computed once."""
+
+    __slots__ = ("_flight", "_mean_load", "_network_seconds", "_now", "_pool", "_request_seconds")
+
+    def __init__(self, flight: Flight, pool: Pool, now: float) -> None:
+        self._flight = flight
+        self._pool = pool
+        self._now = now
+        self._request_seconds = pool.tokens.mean_duration_seconds
+        self._mean_load = max(1.0, pool.mean_inflight)
+        self._network_seconds = pool.settings.network_seconds
+
+    def at(
+        self, endpoint: Endpoint, depth: int, only: bool = False, ahead_seconds: float = 0.0
+    ) -> Scored:
+        """Predict, in seconds, what serving the request here costs.
+
+        `depth` is that of the prefix held, `only` whether no other endpoint holds it;
+        `ahead_seconds` the prefill of the requests that are held for this endpoint and go first.
+        """
+        now, request_seconds, network = self._now, self._request_seconds, self._network_seconds
+        cached, uncached, kv_tokens = predict_need(self._flight, endpoint, depth)
+        kv_wait = endpoint.kv_wait_seconds(kv_tokens, request_seconds)
+        wait = max(endpoint.wait_seconds(now, request_seconds), kv_wait) + ahead_seconds
+        work = endpoint.prefill.seconds(uncached)
+        prefill = work * (1 + endpoint.load / self._mean_load)
+        spread = endpoint.prefill.seconds(cached) * _crowding(endpoint, self._pool) if only else 0.0
+        return Scored(
+            endpoint.address,
+            cached,
+            uncached,
+            wait,
+            prefill,
+            network,
+            spread,
+            network + wait + prefill + spread,
+            endpoint.slot,
+            endpoint.load,
+            kv_wait == 0.0 and endpoint.available(now),
+            work,
+        )
+
 
 def score_candidates(
-    flight: Flight, pool: Pool, eligible: int, world: World, now: float
+    costs: Costs, flight: Flight, pool: Pool, eligible: int, world: World
 ) -> list[Scored]:
     """Score the sensible endpoints, best first."""
     fleet = world.fleet
     chosen: dict[int, tuple[int, bool]] = {}
     for depth, mask in world.index.match(flight.request.block_keys, eligible, MATCH_LEVELS):
         only = not mask & (mask - 1)
-        for endpoint in _near(mask, PER_LEVEL, world):
+        for endpoint in _near(mask, PER_LEVEL, fleet):
             chosen.setdefault(endpoint.slot, (depth, only))
-    for endpoint in _near(eligible, LEAST_LOADED, world):
+    for endpoint in _near(eligible, LEAST_LOADED, fleet):
         chosen.setdefault(endpoint.slot, (0, False))
-    scored = [
-        score_endpoint(
-            flight, pool, fleet[slot], match, now, pool.queue.ahead_seconds(flight, slot)
-        )
-        for slot, match in chosen.items()
-    ]
-    return _ranked(scored)
+    queue = pool.queue
+    return _ranked(
+        [
+            costs.at(fleet[slot], depth, only, queue.ahead_seconds(flight, slot))
+            for slot, (depth, only) in chosen.items()
+        ]
+    )
 
 
 def _ranked(scored: list[Scored]) -> list[Scored]:
     """Cheapest first. Those that cost as good as the same are told apart by what they can do now,
     what they hold and what they carry, so that noise in measured rates attracts no load."""
-    cheapest = min(s.candidate.cost_seconds for s in scored)
+    cheapest = min(s.cost_seconds for s in scored)
     margin = cheapest * INDIFFERENT_RATIO + INDIFFERENT_SECONDS
 
     def rank(s: Scored) -> tuple[float, bool, float, int]:
-        cost = s.candidate.cost_seconds
+        cost = s.cost_seconds
         alike = cost <= cheapest + margin
-        return (cheapest if alike else cost, not s.available, -s.candidate.cached_tokens, s.load)
+        return (cheapest if alike else cost, not s.available, -s.cached_tokens, s.load)
 
-    return sorted(scored, key=rank)
+    scored.sort(key=rank)
+    return scored
 
 
-def _near(mask: int, most: int, world: World) -> list[Endpoint]:
+def _near(mask: int, most: int, fleet: Fleet) -> list[Endpoint]:
     """The least loaded of a set: up to `most` available ones, then one busy one."""
-    fleet = world.fleet
-    found = fleet.least_loaded(mask & fleet.available, most)
-    return found + fleet.least_loaded(mask & ~fleet.available, 1)
-
-
-def score_endpoint(
-    flight: Flight,
-    pool: Pool,
-    endpoint: Endpoint,
-    match: tuple[int, bool],
-    now: float,
-    ahead_seconds: float = 0.0,
-) -> Scored:
-    """Predict, in seconds, what serving this request here costs.
-
-    `match` is the depth of the prefix held and whether it is held only here; `ahead_seconds` the
-    prefill of the requests that are held for this endpoint and go first.
-    """
-    depth, only = match
-    need = predict_need(flight, endpoint, depth)
-    cached, uncached = need.cached_tokens, need.uncached_tokens
-    request_seconds = pool.tokens.mean_duration_seconds
-    kv_wait = endpoint.kv_wait_seconds(need.kv_tokens, request_seconds)
-    wait = max(endpoint.wait_seconds(now, request_seconds), kv_wait) + ahead_seconds
-    mean_load = max(1.0, pool.mean_inflight)
-    prefill = endpoint.prefill.seconds(uncached) * (1 + endpoint.load / mean_load)
-    spread = endpoint.prefill.seconds(cached) * _crowding(endpoint, pool) if only else 0.0
-    network = pool.settings.network_seconds
-    candidate = Candidate(
-        endpoint=endpoint.address,
-        cached_tokens=cached,
-        uncached_tokens=uncached,
-        wait_seconds=wait,
-        prefill_seconds=prefill,
-        network_seconds=network,
-        spread_seconds=spread,
-        cost_seconds=network + wait + prefill + spread,
-    )
-    available = endpoint.available(now) and kv_wait == 0.0
-    work_seconds = endpoint.prefill.seconds(uncached)
-    return Scored(candidate, endpoint.slot, endpoint.load, available, work_seconds)
+    available = mask & fleet.available
+    found = fleet.least_loaded(available, most)
+    return found + fleet.least_loaded(mask & ~available, 1)
 
 
 def _crowding(endpoint: Endpoint, pool: Pool) -> float:

@@ -8,7 +8,7 @@ first, wherever there is room for it.
 
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.flight import Flight
-from heliostat_routing.policies.candidates import Scored, score_candidates, score_endpoint
+from heliostat_routing.policies.candidates import Costs, Scored, score_candidates
 from heliostat_routing.policies.policy import Pick, World
 from heliostat_routing.pool import Pool
 from heliostat_routing.settings import PolicyName
@@ -22,7 +22,8 @@ class HeliostatPolicy:
 
     def pick(self, flight: Flight, pool: Pool, eligible: int, now: float) -> Pick:
         """Decide for one request."""
-        scored = score_candidates(flight, pool, eligible, self._world, now)
+        costs = Costs(flight, pool, now)
+        scored = score_candidates(costs, flight, pool, eligible, self._world)
         aged = now >= flight.aged_at
         best = next((s for s in scored if self._takes(s, flight, now)), None) if aged else scored[0]
         if best is None or not self._takes(best, flight, now):
@@ -65,9 +66,10 @@ class HeliostatPolicy:
         keys = flight.request.block_keys
         depth = world.index.depth(keys, slot)
         only = depth > 0 and world.index.holders(keys[depth - 1]) == 1 << slot
-        here = score_endpoint(flight, pool, world.fleet[slot], (depth, only), now)
+        costs = Costs(flight, pool, now)
+        here = costs.at(world.fleet[slot], depth, only)
         others = world.fleet.serving & pool.holding(flight.request.adapter) & ~(1 << slot)
-        return here, score_candidates(flight, pool, others, world, now) if others else []
+        return here, score_candidates(costs, flight, pool, others, world) if others else []
 
     def _take(
         self, rule: str, winner: Scored, scored: list[Scored], pool: Pool, eligible: int
@@ -89,9 +91,9 @@ class HeliostatPolicy:
         return Explanation(
             policy=PolicyName.HELIOSTAT,
             rule=rule,
-            winner=winner.candidate.endpoint if winner else None,
+            winner=winner.endpoint if winner else None,
             eligible=eligible.bit_count(),
-            candidates=tuple(s.candidate for s in scored),
+            candidates=scored,
         )
 
 
@@ -99,4 +101,4 @@ def _regret_seconds(here: Scored, elsewhere: list[Scored]) -> float:
     """What the request loses if it does not go here; nothing if there is no other place."""
     if not elsewhere:
         return 0.0
-    return elsewhere[0].candidate.cost_seconds - here.candidate.cost_seconds
+    return elsewhere[0].cost_seconds - here.cost_seconds
