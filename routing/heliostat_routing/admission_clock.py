@@ -22,9 +22,11 @@ class AdmissionClock:
 
     def pending(self, now: float) -> int:
         """Dispatches whose prefill is predicted to be unfinished."""
-        ahead, reached = self._ahead, self._reached(now)
-        while ahead and ahead[0][0] <= reached:
-            ahead.popleft()
+        ahead = self._ahead
+        if ahead:
+            reached = self._reached(now)
+            while ahead and ahead[0][0] <= reached:
+                ahead.popleft()
         return len(ahead)
 
     def done_at(self, now: float) -> float:

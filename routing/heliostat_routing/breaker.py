@@ -29,6 +29,8 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """Whether a request may be sent."""
+        if self._retry_at is None:
+            return True
         admits_at = self.admits_at
         return admits_at is None or now >= admits_at
 

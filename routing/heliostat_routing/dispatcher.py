@@ -8,6 +8,7 @@ from heliostat_routing.commands import (
     Command,
     Dispatch,
     Enqueue,
+    Forward,
     Evict,
     EvictReason,
     Reject,
@@ -45,7 +46,7 @@ class Dispatcher:
         self._books = books
         self._timers: list[tuple[float, int]] = []
         self._wake_at = inf
-        world = World(books.fleet, books.index)
+        world = World(books.fleet, books.index, books.peers)
         self._policies: dict[PolicyName, Policy] = {
             PolicyName.HELIOSTAT: HeliostatPolicy(world),
             PolicyName.ROUND_ROBIN: RoundRobinPolicy(world),
@@ -77,8 +78,9 @@ class Dispatcher:
         if now >= self._wake_at:
             self._wake_at = inf
         self._fire_timers(now)
-        books.concerned.update(dict.fromkeys(books.fleet.take_freed()))
+        freed = books.fleet.take_freed()
         if books.ledger.queued:
+            books.concerned.update(dict.fromkeys(freed))
             self._serve_queues([pool for pool in books.pools.values() if len(pool.queue)], now)
         else:
             books.concerned.clear()
@@ -128,6 +130,8 @@ class Dispatcher:
 
     def _serve(self, slot: int, pool: Pool, now: float) -> None:
         """Let one endpoint take from one queue, and those that wait for it think again."""
+        if not pool.queue.has_any_for(slot):
+            return
         if not pool.ready & self._books.fleet.serving & (1 << slot):
             pool.queue.unhold(slot)
             self._reconsider(pool.queue.oldest(WINDOW), now)

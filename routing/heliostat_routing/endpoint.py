@@ -156,7 +156,8 @@ class Endpoint:
 
     def pending(self, now: float) -> int:
         """Requests believed to be waiting in the engine for their prefill."""
-        return max(self.clock.pending(now), self._waiting_left)
+        pending, waiting = self.clock.pending(now), self._waiting_left
+        return pending if pending > waiting else waiting
 
     def available(self, now: float) -> bool:
         """Whether a request sent now would start without waiting."""
@@ -164,7 +165,9 @@ class Endpoint:
 
     def serving(self, now: float) -> bool:
         """Whether the endpoint is believed to work."""
-        return not (self.stalled and self.inflight) and self.breaker.admits(now)
+        if self._progress.stalled and self.inflight:
+            return False
+        return self.breaker.admits(now)
 
     def changes_at(self, now: float) -> float | None:
         """When time alone makes the endpoint available; None if it takes an event."""

@@ -68,15 +68,18 @@ class Fleet:
 
     def refresh(self, endpoint: Endpoint, now: float) -> None:
         """Bring the sets in line with the endpoint's state."""
-        bit = 1 << endpoint.slot
-        serving, available = endpoint.serving(now), endpoint.available(now)
-        self.serving = self.serving | bit if serving else self.serving & ~bit
-        if available and not self.available & bit:
-            self._freed.append(endpoint.slot)
-        self.available = self.available | bit if available else self.available & ~bit
+        slot = endpoint.slot
+        serving = endpoint.serving(now)
+        available = serving and endpoint.pending(now) <= endpoint.pending_limit
+        if serving != self.serving >> slot & 1:
+            self.serving ^= 1 << slot
+        if available != self.available >> slot & 1:
+            self.available ^= 1 << slot
+            if available:
+                self._freed.append(slot)
         self._set_load(endpoint)
         if not available:
-            self._remind(endpoint.slot, endpoint.changes_at(now), now)
+            self._remind(slot, endpoint.changes_at(now), now)
 
     def advance(self, now: float) -> None:
         """Let time free the endpoints whose instant has come."""
@@ -93,7 +96,9 @@ class Fleet:
 
     def take_freed(self) -> list[int]:
         """The slots that have become available since the last call."""
-        freed, self._freed = self._freed, []
+        freed = self._freed
+        if freed:
+            self._freed = []
         return freed
 
     def least_loaded(self, among: int, most: int) -> list[Endpoint]:

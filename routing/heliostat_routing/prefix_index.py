@@ -7,7 +7,8 @@ blocks before it, and the deepest match can be found by bisection.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 Runs = tuple[tuple[int, float], ...]
 """Positions and former stamps: `(start, stamp)` holds from block `start` down to the next start."""
@@ -84,7 +85,7 @@ class PrefixIndex:
             former = resident.pop(key, None)
             resident[key] = stamp
             if former is None:
-                holders[key] = holders.get(key, 0) | bit
+                holders[key] = holders[key] | bit if key in holders else bit
             elif not runs or former != last:
                 runs.append((position, former))
                 last = former
@@ -104,23 +105,19 @@ class PrefixIndex:
         resident = self._residents.get(slot)
         if resident is None:
             return
-        for key in reversed(keys[depth:]):
-            if resident.get(key) == stamp:
-                del resident[key]
-                self._unlink(key, 1 << slot)
+        retracted = [key for key in dict.fromkeys(keys[depth:]) if resident.get(key) == stamp]
+        for key in retracted:
+            del resident[key]
+        self._unlink(retracted, 1 << slot)
 
     def evict_through(self, slot: int, stamp: float) -> int:
         """Raise the slot's eviction watermark: drop all blocks last used up to then."""
         resident = self._residents.get(slot, OrderedDict())
-        dropped = 0
-        while resident:
-            key = next(iter(resident))
-            if resident[key] > stamp:
-                break
+        old = list(takewhile(lambda key: resident[key] <= stamp, resident))
+        for key in old:
             del resident[key]
-            self._unlink(key, 1 << slot)
-            dropped += 1
-        return dropped
+        self._unlink(old, 1 << slot)
+        return len(old)
 
     def evict_oldest(self, slot: int, blocks: int) -> None:
         """Drop the slot's oldest blocks."""
@@ -129,20 +126,21 @@ class PrefixIndex:
 
     def drop(self, slot: int) -> None:
         """Forget all that this slot held."""
-        for key in self._residents.pop(slot, ()):
-            self._unlink(key, 1 << slot)
+        self._unlink(self._residents.pop(slot, ()), 1 << slot)
 
     def _shrink(self, slot: int, resident: OrderedDict[int, float], most: int) -> None:
-        bit = 1 << slot
-        while len(resident) > most:
-            self._unlink(resident.popitem(last=False)[0], bit)
+        excess = len(resident) - most
+        if excess > 0:
+            self._unlink([resident.popitem(last=False)[0] for _ in range(excess)], 1 << slot)
 
-    def _unlink(self, key: int, bit: int) -> None:
-        mask = self._holders.get(key, 0) & ~bit
-        if mask:
-            self._holders[key] = mask
-        else:
-            self._holders.pop(key, None)
+    def _unlink(self, keys: Iterable[int], bit: int) -> None:
+        holders = self._holders
+        for key in keys:
+            mask = holders.get(key)
+            if mask == bit:
+                del holders[key]
+            elif mask is not None:
+                holders[key] = mask & ~bit
 
 
 def former_stamp(runs: Runs, position: int) -> float | None:

@@ -63,6 +63,10 @@ class WaitQueue:
             self.remove(flight)
             self.add(flight, held_for, held_seconds)
 
+    def has_any_for(self, slot: int) -> bool:
+        """Whether a flight waits that this slot may serve, its adapter aside."""
+        return bool(self._any) or slot in self._held
+
     def window(self, slot: int, takes: Callable[[str | None], bool], most: int) -> list[Flight]:
         """The oldest flights that this slot may serve: up to `most` of each kind, by arrival.
 
