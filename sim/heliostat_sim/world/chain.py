@@ -37,7 +37,7 @@ class TokenChain:
     def extend(self, parts: Iterable[TextPart]) -> None:
         """Add texts at the end. The same key is the same text, a shorter one its prefix."""
         for part in parts:
-            self.add(xxh3_64_intdigest(part.key), part.tokens)
+            self.add(xxh3_64_intdigest(part.key.encode()), part.tokens)
 
     def add(self, name: int, tokens: int) -> None:
         """Add the first tokens of the text with this name."""
