@@ -87,6 +87,6 @@ class Records:
 
     def note_open(self, request: Request) -> None:
         """Write down a request that has not ended when the world does."""
-        first = request.first_token_at
+        first = None if request.ending is Ending.BROKEN else request.first_token_at
         ttft_seconds = None if first is None else first - request.sent_at
         self.still_open.append(OpenRequest(request.region, request.sent_at, ttft_seconds))
