@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
+from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Forward, Reject, WakeAt
 from heliostat_routing.events import AttemptStarted, Event, RequestArrived, RequestFinished, Tick
 from heliostat_routing.views import PoolView
 
@@ -200,7 +200,7 @@ class RouterDriver:
                 self._alarm.cancel()
             at = max(command.at, self._loop.time() + SHORTEST_SLEEP_SECONDS)
             self._alarm = self._loop.call_at(at, self._tick)
-        elif not isinstance(command, Enqueue):
+        elif not isinstance(command, Enqueue | Forward):  # without peers nothing is forwarded
             if isinstance(command, Dispatch) and command.ticket in self._open:
                 self._routes[command.ticket] = command.endpoints
             hold = self._holds.get(command.ticket)

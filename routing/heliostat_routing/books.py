@@ -1,16 +1,20 @@
 """All that the router keeps account of, changed together: a request is never in one book alone."""
 
 from heliostat_routing.bitmask import slots
+from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.endpoint import Endpoint
 from heliostat_routing.events import PoolUpdated
 from heliostat_routing.fleet import Fleet
 from heliostat_routing.flight import Flight
 from heliostat_routing.ledger import Ledger
 from heliostat_routing.need import predict_need
+from heliostat_routing.peers import Peers, region_account
 from heliostat_routing.pool import Pool
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.prefix_index import PrefixIndex
 
+CAPACITY_SECONDS = 0.02
+"""How long what was measured of a pool's capacity is used again."""
 SMALLEST_STEP_SECONDS = 1e-6
 """Stamps of two dispatches differ by at least this, also at the same instant."""
 
@@ -22,11 +26,13 @@ class Books:
         self.fleet = Fleet()
         self.index = PrefixIndex()
         self.ledger = Ledger()
+        self.peers = Peers()
         self.pools: dict[str, Pool] = {}
         self.flights: dict[int, Flight] = {}
         self.concerned: dict[int, None] = {}
         """Slots to which something has happened since the queues were last served."""
         self._stamp = 0.0
+        self._capacities: dict[str, tuple[float, PoolCapacity]] = {}
 
     def next_stamp(self, now: float) -> float:
         """A stamp for the prefix index: later than all before it."""
@@ -53,6 +59,7 @@ class Books:
         work_seconds = endpoint.prefill.seconds(need.uncached_tokens)
         endpoint.on_dispatch(flight.ticket, start, work_seconds, need.kv_tokens)
         endpoint.audit.on_dispatch(flight.hit_tokens)
+        pool.observe_need(work_seconds, need.kv_tokens)
         capacity = capacity_blocks(endpoint, pool)
         flight.runs = self.index.record(endpoint.slot, keys, flight.stamp, capacity)
         if flight.endpoint is None:
@@ -62,6 +69,21 @@ class Books:
         if before is not None:
             self.touch(before, now)
         self.touch(endpoint.address, now)
+
+    def forward(self, flight: Flight, region: str, now: float) -> None:
+        """Enter that a request goes to another region."""
+        self.peers.send(flight, region, self.next_stamp(now), now)
+        flight.region = region
+        self.ledger.assign(flight.ticket, region_account(region))
+
+    def take_back(self, flight: Flight, region: str, now: float) -> None:
+        """Enter that another region has refused the request."""
+        flight.region = None
+        flight.refused.add(region)
+        self.ledger.release(flight.ticket)
+        peer = self.peers.by_region.get(region)
+        if peer is not None:
+            peer.on_refusal(now)
 
     def close(self, flight: Flight, now: float) -> None:
         """Enter that a request's stream is over."""
@@ -133,6 +155,14 @@ class Books:
         del self.pools[pool.name]
         self._refresh_members(pool.members, now)
 
+    def capacity(self, pool: Pool, now: float) -> PoolCapacity:
+        """What the pool could take about now."""
+        at, capacity = self._capacities.get(pool.name, (now - CAPACITY_SECONDS, None))
+        if capacity is None or now - at >= CAPACITY_SECONDS:
+            capacity = measure_capacity(pool, self.fleet, now)
+            self._capacities[pool.name] = now, capacity
+        return capacity
+
     def _refresh_members(self, changed: int, now: float) -> None:
         pools = self.pools.values()
         self.fleet.members = 0
@@ -151,3 +181,25 @@ def capacity_blocks(endpoint: Endpoint, pool: Pool) -> int:
     """Blocks of prompts that the engine can keep beside the output that it is generating."""
     generating = endpoint.inflight * pool.tokens.mean_output_tokens / 2
     return max(0, int((endpoint.kv_capacity_tokens - generating) / pool.tokens.block_tokens))
+
+
+def measure_capacity(pool: Pool, fleet: Fleet, now: float) -> PoolCapacity:
+    """What a pool could take now, in requests of its usual size."""
+    free = room = count = kv_capacity_tokens = 0
+    for endpoint in fleet.among(pool.ready & fleet.serving):
+        count += 1
+        kv_capacity_tokens += endpoint.kv_capacity_tokens
+        unused = endpoint.kv_capacity_tokens - endpoint.kv_used_tokens()
+        fits = max(0, int(unused / pool.usual_kv_tokens))
+        room += fits
+        free += fits > 0 and endpoint.available(now)
+    return PoolCapacity(
+        free=free,
+        room=room,
+        queued=len(pool.queue),
+        start_seconds=pool.usual_work_seconds / max(1, count),
+        finish_seconds=pool.tokens.mean_duration_seconds / max(1, pool.inflight),
+        load=pool.inflight / max(1, count),
+        prefill_tokens_per_second=pool.prefill.tokens_per_second,
+        kv_capacity_tokens=kv_capacity_tokens,
+    )

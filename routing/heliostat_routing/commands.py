@@ -31,6 +31,16 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """Send the request to another region's gateway, which may hold it so long before it refuses."""
+
+    ticket: int
+    region: str
+    hold_seconds: float
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True)
 class Enqueue:
     """Hold the request: a Dispatch or an Evict follows, at the deadline at the latest."""
 
@@ -64,4 +74,4 @@ class WakeAt:
     at: float
 
 
-Command = Dispatch | Enqueue | Reject | Evict | WakeAt
+Command = Dispatch | Forward | Enqueue | Reject | Evict | WakeAt

@@ -8,15 +8,16 @@ from heliostat_routing.commands import (
     Command,
     Dispatch,
     Enqueue,
-    Forward,
     Evict,
     EvictReason,
+    Forward,
     Reject,
     RejectReason,
     WakeAt,
 )
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.flight import Flight
+from heliostat_routing.peers import Remote
 from heliostat_routing.policies.heliostat import HeliostatPolicy
 from heliostat_routing.policies.policy import Pick, Policy, World
 from heliostat_routing.policies.reference import (
@@ -59,18 +60,66 @@ class Dispatcher:
         pool, fleet = flight.pool, self._books.fleet
         eligible = self._eligible(flight)
         free = eligible & ~self._reserved(flight, now)
+        why_not = None
         if not eligible:
-            self._enqueue(flight, _unscored(pool, "none-serving", eligible))
+            why_not = "none-serving"
         elif not free:
-            self._enqueue(flight, _unscored(pool, "behind-older", eligible))
+            why_not = "behind-older"
         elif _holds(pool) and not free & fleet.available:
-            self._enqueue(flight, _unscored(pool, "all-busy", eligible))
-        else:
+            why_not = "all-busy"
+        if why_not is None:
             pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
-            if pick.slots:
-                self._dispatch(flight, pick, now)
-            else:
+            if not self._go(flight, pick, now):
                 self._enqueue(flight, pick.explanation, pick)
+        elif (gain := self._gain(flight, len(pool.queue), now)) is not None:
+            self._go(flight, gain[1], now)
+        else:
+            self._enqueue(flight, _unscored(pool, why_not, eligible))
+
+    def leave(self, flight: Flight, now: float) -> bool:
+        """Send a request to another region, whatever is here; return whether there was one."""
+        gain = self._gain(flight, len(flight.pool.queue), now)
+        return gain is not None and self._go(flight, gain[1], now)
+
+    def offer_to_peers(self, now: float) -> None:
+        """Let queued requests go to other regions, those first that gain most."""
+        for pool in self._books.pools.values():
+            for _ in range(WINDOW):
+                if not len(pool.queue) or not self._send_one_away(pool, now):
+                    break
+
+    def _send_one_away(self, pool: Pool, now: float) -> bool:
+        queue = pool.queue
+        last = len(queue) - 1
+        oldest, newest = queue.oldest(WINDOW), queue.newest(WINDOW)
+        placed = {flight.ticket: (ahead, flight) for ahead, flight in enumerate(oldest)}
+        for behind, flight in enumerate(newest):
+            placed.setdefault(flight.ticket, (last - behind, flight))
+        best: tuple[float, Flight, Pick] | None = None
+        for ahead, flight in placed.values():
+            gain = self._gain(flight, ahead, now)
+            if gain is not None and (best is None or gain[0] > best[0]):
+                best = gain[0], flight, gain[1]
+        return best is not None and self._go(best[1], best[2], now)
+
+    def _gain(self, flight: Flight, ahead: int, now: float) -> tuple[float, Pick] | None:
+        """What a request would gain in another region, behind so many others here."""
+        pool = flight.pool
+        if not self._books.peers.by_region or flight.request.origin is not None:
+            return None
+        queue_seconds = self._books.capacity(pool, now).wait_seconds(ahead)
+        policy = self._policies[pool.settings.policy]
+        return policy.leave(flight, pool, self._eligible(flight), queue_seconds, now)
+
+    def _go(self, flight: Flight, pick: Pick, now: float) -> bool:
+        """Do what was picked, if it is not to wait."""
+        if pick.slots:
+            self._dispatch(flight, pick, now)
+        elif pick.remote is not None:
+            self._forward(flight, pick.remote, pick.explanation, now)
+        else:
+            return False
+        return True
 
     def settle(self, now: float) -> None:
         """Serve the queues until nothing more can move, drop the late, ask for the next tick."""
@@ -80,7 +129,7 @@ class Dispatcher:
         self._fire_timers(now)
         freed = books.fleet.take_freed()
         if books.ledger.queued:
-            books.concerned.update(dict.fromkeys(freed))
+            self._concern(freed)
             self._serve_queues([pool for pool in books.pools.values() if len(pool.queue)], now)
         else:
             books.concerned.clear()
@@ -113,6 +162,12 @@ class Dispatcher:
         addresses = tuple(fleet[slot].address for slot in pick.slots)
         self.out.append(Dispatch(flight.ticket, addresses, pick.explanation))
 
+    def _forward(self, flight: Flight, remote: Remote, why: Explanation, now: float) -> None:
+        if flight.queued:
+            flight.pool.queue.remove(flight)
+        self._books.forward(flight, remote.region, now)
+        self.out.append(Forward(flight.ticket, remote.region, remote.hold_seconds, why))
+
     # Queues
 
     def _serve_queues(self, queues: list[Pool], now: float) -> None:
@@ -126,7 +181,12 @@ class Dispatcher:
             for pool in queues:
                 if pool.members >> slot & 1:
                     self._serve(slot, pool, now)
-            books.concerned.update(dict.fromkeys(books.fleet.take_freed()))
+            self._concern(books.fleet.take_freed())
+
+    def _concern(self, freed: list[int]) -> None:
+        """Let the queues look at these slots too."""
+        for slot in freed:
+            self._books.concerned[slot] = None
 
     def _serve(self, slot: int, pool: Pool, now: float) -> None:
         """Let one endpoint take from one queue, and those that wait for it think again."""
@@ -184,9 +244,9 @@ class Dispatcher:
                 pool.queue.move(flight, None)
                 continue
             pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
-            if pick.slots:
-                self._dispatch(flight, pick, now)
-            elif now >= flight.aged_at:
+            if self._go(flight, pick, now):
+                continue
+            if now >= flight.aged_at:
                 flight.reserves = pick.hold_for
                 pool.queue.move(flight, None)
             else:

@@ -7,6 +7,7 @@ clock that the caller owns; the core compares them and never reads a clock itsel
 from dataclasses import dataclass
 from enum import StrEnum
 
+from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.settings import EndpointSettings, PoolSettings
 
 
@@ -50,7 +51,9 @@ class RequestArrived:
     `ticket` is unique for the life of the router. `block_keys` are the chained hashes of the
     prompt's full blocks, in order: equal keys mean equal prompts up to and including that block.
     They are opaque here and already cover model, adapter, tools and every message.
-    `affinity_key` spreads requests for the consistent-hash policy.
+    `affinity_key` spreads requests for the consistent-hash policy. `origin` is the peer region that
+    has forwarded the request, which then goes no further, and `hold_seconds` how long it may be
+    held here before it is given back.
     """
 
     ticket: int
@@ -60,6 +63,8 @@ class RequestArrived:
     max_output_tokens: int | None = None
     adapter: str | None = None
     affinity_key: int = 0
+    origin: str | None = None
+    hold_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,45 @@ class ScrapeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """Another region that requests may be forwarded to."""
+
+    region: str
+    round_trip_seconds: float
+    """Assumed until the stream to it has measured its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeersUpdated:
+    """The whole truth about the peers: regions that are missing here are no candidates any more."""
+
+    peers: tuple[PeerSettings, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStateReceived:
+    """What a router of another region says of its pools, each by its name.
+
+    `writer` tells that region's routers apart; `received` is how many requests that writer has had
+    from this router since it began, `round_trip_seconds` what the stream to it has measured.
+    """
+
+    region: str
+    writer: str
+    capacities: tuple[tuple[str, PoolCapacity], ...]
+    received: int
+    round_trip_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardRefused:
+    """A peer could not serve the request, or was not reached: it is decided anew."""
+
+    ticket: int
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: the instant of the last `WakeAt` command has come."""
 
@@ -154,5 +198,8 @@ Event = (
     | RequestMeasured
     | MetricsScraped
     | ScrapeFailed
+    | PeersUpdated
+    | RegionStateReceived
+    | ForwardRefused
     | Tick
 )

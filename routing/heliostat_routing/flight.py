@@ -36,6 +36,10 @@ class Flight:
     measured: bool = False
     failed_at: set[str] = field(default_factory=set)
     """Endpoints whose failure with this request has been counted."""
+    region: str | None = None
+    """The peer region that it has been forwarded to."""
+    refused: set[str] = field(default_factory=set)
+    """Peer regions that have refused it: they are not asked again."""
     queued: bool = False
     held_for: int | None = None
     """While queued: the slot it is held for, None if it takes any."""

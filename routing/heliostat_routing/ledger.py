@@ -47,6 +47,14 @@ class Ledger:
         self._inflight[address] = self._inflight.get(address, 0) + 1
         return before
 
+    def release(self, ticket: int) -> str | None:
+        """Move an open stream back to where it has no endpoint; return where it was."""
+        before = self._place[ticket]
+        self._leave(before)
+        self._place[ticket] = None
+        self._queued += 1
+        return before
+
     def close(self, ticket: int) -> str | None:
         """Forget an open stream; return where it was."""
         before = self._place.pop(ticket)

@@ -6,6 +6,9 @@ from heliostat_routing.settings import EndpointPhase, PoolSettings
 from heliostat_routing.token_model import TokenModel
 from heliostat_routing.wait_queue import WaitQueue
 
+NEED_WEIGHT = 0.05
+"""What the latest request weighs in what is usual: about 20 count."""
+
 
 class Pool:
     """The state of one pool."""
@@ -25,6 +28,10 @@ class Pool:
         self.queue = WaitQueue()
         self.tokens = TokenModel()
         self.prefill = PrefillModel(settings.prefill_tokens_per_second)
+        self.usual_work_seconds = 0.1
+        """Prefill that a request brings: a running mean."""
+        self.usual_kv_tokens = 1000.0
+        """KV room that a request takes: a running mean."""
         self.phases: dict[int, EndpointPhase] = {}
         """What the discovery says of each member."""
         self._any_adapter = 0
@@ -34,6 +41,11 @@ class Pool:
     def mean_inflight(self) -> float:
         """Requests in flight per member."""
         return self.inflight / max(1, self.members.bit_count())
+
+    def observe_need(self, work_seconds: float, kv_tokens: float) -> None:
+        """Learn from a request that is sent what a usual one needs."""
+        self.usual_work_seconds += (work_seconds - self.usual_work_seconds) * NEED_WEIGHT
+        self.usual_kv_tokens += (kv_tokens - self.usual_kv_tokens) * NEED_WEIGHT
 
     def take_over(self, event: PoolUpdated, slot_of: dict[str, int]) -> None:
         """Take over the whole truth: settings, members, who is ready and holds which adapter."""

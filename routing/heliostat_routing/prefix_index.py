@@ -6,9 +6,8 @@ within one prompt the tail before the head. An endpoint that holds a block there
 blocks before it, and the deepest match can be found by bisection.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 
 Runs = tuple[tuple[int, float], ...]
 """Positions and former stamps: `(start, stamp)` holds from block `start` down to the next start."""
@@ -24,7 +23,8 @@ class PrefixIndex:
 
     def __init__(self) -> None:
         self._holders: dict[int, int] = {}
-        self._residents: dict[int, OrderedDict[int, float]] = {}
+        self._residents: dict[int, dict[int, float]] = {}
+        """By slot: block key -> stamp, least recently used first."""
         self._serial = 0
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class PrefixIndex:
 
         Returns the former stamps of the blocks it held already, for `former_stamp`.
         """
-        resident = self._residents.setdefault(slot, OrderedDict())
+        resident = self._residents.setdefault(slot, {})
         holders = self._holders
         bit = 1 << slot
         runs: list[tuple[int, float]] = []
@@ -94,7 +94,7 @@ class PrefixIndex:
 
     def charge(self, slot: int, blocks: int, stamp: float, capacity_blocks: int) -> None:
         """Charge generated output: it takes room like any block, though no prompt can match it."""
-        resident = self._residents.setdefault(slot, OrderedDict())
+        resident = self._residents.setdefault(slot, {})
         for _ in range(blocks):
             self._serial -= 1
             resident[self._serial] = stamp
@@ -112,7 +112,7 @@ class PrefixIndex:
 
     def evict_through(self, slot: int, stamp: float) -> int:
         """Raise the slot's eviction watermark: drop all blocks last used up to then."""
-        resident = self._residents.get(slot, OrderedDict())
+        resident = self._residents.get(slot, {})
         old = list(takewhile(lambda key: resident[key] <= stamp, resident))
         for key in old:
             del resident[key]
@@ -121,17 +121,20 @@ class PrefixIndex:
 
     def evict_oldest(self, slot: int, blocks: int) -> None:
         """Drop the slot's oldest blocks."""
-        resident = self._residents.get(slot, OrderedDict())
+        resident = self._residents.get(slot, {})
         self._shrink(slot, resident, max(0, len(resident) - blocks))
 
     def drop(self, slot: int) -> None:
         """Forget all that this slot held."""
         self._unlink(self._residents.pop(slot, ()), 1 << slot)
 
-    def _shrink(self, slot: int, resident: OrderedDict[int, float], most: int) -> None:
+    def _shrink(self, slot: int, resident: dict[int, float], most: int) -> None:
         excess = len(resident) - most
         if excess > 0:
-            self._unlink([resident.popitem(last=False)[0] for _ in range(excess)], 1 << slot)
+            oldest = list(islice(resident, excess))
+            for key in oldest:
+                del resident[key]
+            self._unlink(oldest, 1 << slot)
 
     def _unlink(self, keys: Iterable[int], bit: int) -> None:
         holders = self._holders

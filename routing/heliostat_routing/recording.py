@@ -9,14 +9,23 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, get_args, get_type_hints
 
+from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.commands import Command
 from heliostat_routing.errors import RecordingError
-from heliostat_routing.events import EngineMetrics, Event
+from heliostat_routing.events import EngineMetrics, Event, PeerSettings
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointSettings, PoolSettings
 
 _TYPES: dict[str, type] = {
-    cls.__name__: cls for cls in (*get_args(Event), EngineMetrics, EndpointSettings, PoolSettings)
+    cls.__name__: cls
+    for cls in (
+        *get_args(Event),
+        EndpointSettings,
+        EngineMetrics,
+        PeerSettings,
+        PoolCapacity,
+        PoolSettings,
+    )
 }
 _ENUMS: dict[str, dict[str, type[StrEnum]]] = {
     name: {

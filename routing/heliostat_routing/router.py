@@ -8,6 +8,7 @@ from math import inf
 
 from heliostat_routing.books import Books
 from heliostat_routing.calibration import calibrate
+from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.commands import Command, Reject, RejectReason
 from heliostat_routing.dispatcher import Dispatcher
 from heliostat_routing.endpoint import Endpoint
@@ -16,10 +17,13 @@ from heliostat_routing.events import (
     AttemptStarted,
     EngineMetrics,
     Event,
+    ForwardRefused,
     MetricsScraped,
     Outcome,
+    PeersUpdated,
     PoolRemoved,
     PoolUpdated,
+    RegionStateReceived,
     RequestArrived,
     RequestFinished,
     RequestMeasured,
@@ -46,6 +50,7 @@ class Router:
         self._now = -inf
         self._unmeasured: dict[int, Flight] = {}
         self._settled: dict[int, tuple[float, Flight]] = {}
+        self._received: dict[str, int] = {}
 
     @property
     def ledger(self) -> Ledger:
@@ -92,28 +97,46 @@ class Router:
             case PoolRemoved(name):
                 if name in self._books.pools:
                     self._books.pools[name].retired = True
+            case PeersUpdated(peers):
+                self._books.peers.update(peers)
+            case RegionStateReceived(region):
+                peer = self._books.peers.by_region.get(region)
+                if peer is not None:
+                    peer.on_state(event, now)
+                    self._dispatcher.offer_to_peers(now)
+            case ForwardRefused(ticket, region):
+                flight = self._books.flights.get(ticket)
+                if flight is not None and flight.region == region:
+                    self._books.take_back(flight, region, now)
+                    self._dispatcher.decide(flight, now)
             case Tick():
                 pass
 
     def _on_arrived(self, request: RequestArrived, now: float) -> None:
         pool = self._books.pools.get(request.pool)
-        if pool is None or pool.retired or not pool.members:
-            reason = RejectReason.NO_ENDPOINTS
-            if pool is None or pool.retired:
-                reason = RejectReason.UNKNOWN_POOL
-            self._dispatcher.out.append(Reject(request.ticket, reason, 1.0))
+        if pool is None or pool.retired:
+            self._dispatcher.out.append(Reject(request.ticket, RejectReason.UNKNOWN_POOL, 1.0))
             return
+        patience_seconds = pool.settings.queue_timeout_seconds
+        if request.hold_seconds is not None:
+            patience_seconds = min(patience_seconds, request.hold_seconds)
         flight = Flight(
             request,
             pool,
             arrived_at=now,
-            deadline=now + pool.settings.queue_timeout_seconds,
+            deadline=now + patience_seconds,
             aged_at=now + pool.settings.age_bound_seconds,
             overdue_at=now + 2 * pool.settings.age_bound_seconds,
             prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
         )
         self._books.open(flight)
-        self._dispatcher.decide(flight, now)
+        if request.origin is not None:
+            self._received[request.origin] = self._received.get(request.origin, 0) + 1
+        if pool.members:
+            self._dispatcher.decide(flight, now)
+        elif not self._dispatcher.leave(flight, now):
+            self._books.close(flight, now)
+            self._dispatcher.out.append(Reject(request.ticket, RejectReason.NO_ENDPOINTS, 1.0))
 
     def _on_finished(self, ticket: int, now: float) -> None:
         flight = self._books.flights.get(ticket)
@@ -232,6 +255,15 @@ class Router:
             self._books.remove_pool(pool, now)
 
     # What is believed
+
+    def capacities(self, now: float) -> tuple[tuple[str, PoolCapacity], ...]:
+        """What each pool could take now: what peers are told."""
+        books = self._books
+        return tuple((name, books.capacity(pool, now)) for name, pool in books.pools.items())
+
+    def received(self, origin: str) -> int:
+        """How many requests have come from an origin since this router began."""
+        return self._received.get(origin, 0)
 
     def views(self, now: float) -> tuple[PoolView, ...]:
         """The state of every pool, to read."""

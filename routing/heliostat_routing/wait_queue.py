@@ -78,7 +78,14 @@ class WaitQueue:
 
     def oldest(self, most: int) -> list[Flight]:
         """The oldest flights that take any endpoint."""
+        if not self._any:
+            return []
         return list(_oldest(self._any.values(), most))
+
+    def newest(self, most: int) -> list[Flight]:
+        """The newest flights that take any endpoint, the very newest first."""
+        rooms = (reversed(room[-most:]) for room in self._any.values())
+        return list(islice(merge(*rooms, key=_age_order, reverse=True), most))
 
     def held(self, slot: int, most: int) -> list[Flight]:
         """The oldest flights held for this slot."""

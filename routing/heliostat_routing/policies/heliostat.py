@@ -3,12 +3,21 @@
 Among the sensible candidates the lowest predicted cost wins. If the winner is busy the request is
 held for it, and decided anew at every event that concerns it. When an endpoint frees, it takes the
 request among the oldest few that would lose most by going elsewhere; one past the age bound goes
-first, wherever there is room for it.
+first, wherever there is room for it. Other regions are candidates at their round trip, their wait
+and their prefill; a request goes there where all that comes to less than the best place here.
 """
 
-from heliostat_routing.explanation import Explanation
+from math import inf
+
+from heliostat_routing.explanation import Explanation, Explicable
 from heliostat_routing.flight import Flight
-from heliostat_routing.policies.candidates import Costs, Scored, score_candidates
+from heliostat_routing.peers import Remote
+from heliostat_routing.policies.candidates import (
+    INDIFFERENT_RATIO,
+    Costs,
+    Scored,
+    score_candidates,
+)
 from heliostat_routing.policies.policy import Pick, World
 from heliostat_routing.pool import Pool
 from heliostat_routing.settings import PolicyName
@@ -24,12 +33,52 @@ class HeliostatPolicy:
         """Decide for one request."""
         costs = Costs(flight, pool, now)
         scored = score_candidates(costs, flight, pool, eligible, self._world)
+        remote = self._cheaper_remote(flight, pool, scored[0].cost_seconds, now)
+        if remote is not None:
+            return self._forward(remote, scored, eligible)
         aged = now >= flight.aged_at
         best = next((s for s in scored if self._takes(s, flight, now)), None) if aged else scored[0]
         if best is None or not self._takes(best, flight, now):
             explanation = self._explain("hold", None, eligible, scored)
             return Pick((), explanation, scored[0].slot, scored[0].work_seconds)
         return self._take("age-bound" if aged else "least-cost", best, scored, pool, eligible)
+
+    def leave(
+        self, flight: Flight, pool: Pool, eligible: int, queue_seconds: float, now: float
+    ) -> tuple[float, Pick] | None:
+        """Compare the best region with the best endpoint here, behind the queue."""
+        world = self._world
+        if not world.peers.by_region:
+            return None
+        scored: list[Scored] = []
+        stay_seconds = inf
+        if eligible:
+            costs = Costs(flight, pool, now)
+            scored = score_candidates(costs, flight, pool, eligible, world)
+            stay_seconds = min(
+                s.cost_seconds + max(0.0, queue_seconds - s.wait_seconds) for s in scored
+            )
+        remote = self._cheaper_remote(flight, pool, stay_seconds, now)
+        if remote is None:
+            return None
+        return stay_seconds - remote.cost_seconds, self._forward(remote, scored, eligible)
+
+    def _cheaper_remote(
+        self, flight: Flight, pool: Pool, stay_seconds: float, now: float
+    ) -> Remote | None:
+        """The best region, if it is better than staying by more than predictions are good for."""
+        peers = self._world.peers
+        remote = peers.cheapest(flight, pool, now) if peers.by_region else None
+        if remote is None or remote.cost_seconds * (1 + INDIFFERENT_RATIO) >= stay_seconds:
+            return None
+        return remote
+
+    def _forward(self, remote: Remote, scored: list[Scored], eligible: int) -> Pick:
+        ranked: tuple[Explicable, ...] = (remote, *scored)
+        why = Explanation(
+            PolicyName.HELIOSTAT, "other-region", remote.account, eligible.bit_count(), ranked
+        )
+        return Pick((), why, remote=remote)
 
     def choose(
         self, window: list[Flight], pool: Pool, slot: int, now: float

@@ -6,6 +6,7 @@ from typing import Protocol
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.fleet import Fleet
 from heliostat_routing.flight import Flight
+from heliostat_routing.peers import Peers, Remote
 from heliostat_routing.pool import Pool
 from heliostat_routing.prefix_index import PrefixIndex
 
@@ -16,6 +17,7 @@ class World:
 
     fleet: Fleet
     index: PrefixIndex
+    peers: Peers
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +25,15 @@ class Pick:
     """A decision about one request.
 
     `slots` are the endpoints to try in order; empty means wait. `hold_for` is then the slot that is
-    worth waiting for, and `held_seconds` the prefill that the request will bring there.
+    worth waiting for, and `held_seconds` the prefill that the request will bring there. With
+    `remote` the request is to go to another region instead.
     """
 
     slots: tuple[int, ...]
     explanation: Explanation
     hold_for: int | None = None
     held_seconds: float = 0.0
+    remote: Remote | None = None
 
 
 class Policy(Protocol):
@@ -37,6 +41,15 @@ class Policy(Protocol):
 
     def pick(self, flight: Flight, pool: Pool, eligible: int, now: float) -> Pick:
         """Decide for one request. `eligible` is never empty."""
+        ...
+
+    def leave(
+        self, flight: Flight, pool: Pool, eligible: int, queue_seconds: float, now: float
+    ) -> tuple[float, Pick] | None:
+        """Another region for a request that would wait so long here, and the seconds it gains.
+
+        None if it had better stay. `eligible` may be empty.
+        """
         ...
 
     def choose(

@@ -33,6 +33,12 @@ class _ImmediatePolicy(ABC):
         winner = self._fleet[order[0]].address
         return Pick(order, Explanation(self.name, self.name, winner, eligible.bit_count()))
 
+    def leave(
+        self, flight: Flight, pool: Pool, eligible: int, queue_seconds: float, now: float
+    ) -> tuple[float, Pick] | None:
+        """They know one region only."""
+        return None
+
     def choose(
         self, window: list[Flight], pool: Pool, slot: int, now: float
     ) -> tuple[Flight, Pick] | None:

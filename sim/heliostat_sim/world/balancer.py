@@ -54,6 +54,10 @@ class GatewayPort(Protocol):
     """What a balancer can do and read."""
 
     @property
+    def name(self) -> str:
+        """The gateway's own name."""
+
+    @property
     def region(self) -> str:
         """The region that the gateway is in."""
 

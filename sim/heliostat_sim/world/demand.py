@@ -1,7 +1,7 @@
 """What the world asks for: sessions that yield requests, and who runs them where and when."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from heliostat_sim.world.chain import TokenChain
@@ -59,4 +59,4 @@ class Demand:
     """All that is asked: closed-loop clients, and open-loop arrivals in ascending order."""
 
     closed: tuple[ClosedClient, ...] = ()
-    arrivals: Iterator[Arrival] = iter(())
+    arrivals: Iterator[Arrival] = field(default_factory=lambda: iter(()))

@@ -5,18 +5,31 @@ world; every decision is `heliostat_routing`'s own.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
+from heliostat_routing.capacity import PoolCapacity
+from heliostat_routing.commands import (
+    Command,
+    Dispatch,
+    Enqueue,
+    Evict,
+    Forward,
+    Reject,
+    WakeAt,
+)
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
     EngineMetrics,
     Event,
+    ForwardRefused,
     MetricsScraped,
     Outcome,
+    PeerSettings,
+    PeersUpdated,
     PoolUpdated,
+    RegionStateReceived,
     RequestArrived,
     RequestFinished,
     RequestMeasured,
@@ -34,6 +47,21 @@ POOL = "pool"
 BYTES_PER_TOKEN = 4
 KEY_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
 Observer = Callable[[float, Event, list[Command]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionState:
+    """What one router tells the routers of other regions."""
+
+    writer: str
+    capacities: tuple[tuple[str, PoolCapacity], ...]
+    received: dict[str, int]
+    """By the router that the requests came from."""
+
+    @property
+    def wire_bytes(self) -> int:
+        """About what it takes on the wire: varints and doubles, and one count for each ingress."""
+        return 24 + 64 * len(self.capacities) + 16 * len(self.received)
 
 
 class HeliostatBalancer:
@@ -55,12 +83,18 @@ class HeliostatBalancer:
         self._fallbacks: dict[int, tuple[str, ...]] = {}
         self._hosts: dict[str, EngineHost] = {}
         self._wake_at: float | None = None
+        self._received: dict[str, int] = {}
 
     # What happens
 
     def start(self) -> None:
         """Tell the core its endpoints, and begin to scrape them."""
         self.on_engines_changed()
+        port = self._port
+        if port.peers:
+            peers = tuple(PeerSettings(p, port.round_trip_seconds(p)) for p in port.peers)
+            self._tell(PeersUpdated(peers))
+            port.call_at(port.now + self._signals.state_interval_seconds, self._publish)
 
     def on_engines_changed(self) -> None:
         """Discovery has changed."""
@@ -76,6 +110,11 @@ class HeliostatBalancer:
         """A request asks for an endpoint."""
         self._requests[request.id] = request
         chain = request.chain
+        origin = None
+        if request.forwarded:
+            origin = request.ingress.region
+            writer = request.ingress.name
+            self._received[writer] = self._received.get(writer, 0) + 1
         self._tell(
             RequestArrived(
                 ticket=request.id,
@@ -84,6 +123,8 @@ class HeliostatBalancer:
                 prompt_bytes=request.prompt_tokens * BYTES_PER_TOKEN,
                 max_output_tokens=request.max_output_tokens,
                 affinity_key=request.user,
+                origin=origin,
+                hold_seconds=request.hold_seconds,
             )
         )
 
@@ -117,9 +158,29 @@ class HeliostatBalancer:
 
     def on_sent_back(self, request: Request, region: str) -> None:
         """A peer could not serve it."""
+        request.hold_seconds = None
+        self._tell(ForwardRefused(request.id, region))
 
     def on_message(self, sender: str, message: Any) -> None:
         """A peer tells its state."""
+        state: RegionState = message
+        self._tell(
+            RegionStateReceived(
+                region=sender,
+                writer=state.writer,
+                capacities=state.capacities,
+                received=state.received.get(self._port.name, 0),
+                round_trip_seconds=self._port.round_trip_seconds(sender),
+            )
+        )
+
+    def _publish(self) -> None:
+        """Tell all peers what this region could take."""
+        port = self._port
+        state = RegionState(port.name, self.router.capacities(port.now), dict(self._received))
+        for region in port.peers:
+            port.tell(region, state)
+        port.call_at(port.now + self._signals.state_interval_seconds, self._publish)
 
     # What the core is told, and what it answers
 
@@ -132,15 +193,26 @@ class HeliostatBalancer:
             match command:
                 case Dispatch():
                     self._dispatch(command)
+                case Forward(ticket, region, hold_seconds):
+                    request = self._requests[ticket]
+                    request.hold_seconds = hold_seconds
+                    self._port.forward(request, region)
                 case WakeAt(at):
                     self._wake_at = at
                     self._port.call_at(at, lambda at=at: self._tick(at))  # type: ignore[misc]
                 case Reject(ticket):
-                    self._port.end(self._requests.pop(ticket), Ending.REJECTED)
+                    self._refuse(self._requests.pop(ticket), Ending.REJECTED)
                 case Evict(ticket):
-                    self._port.end(self._requests.pop(ticket), Ending.EXPIRED)
+                    self._refuse(self._requests.pop(ticket), Ending.EXPIRED)
                 case Enqueue():
                     pass
+
+    def _refuse(self, request: Request, ending: Ending) -> None:
+        """Give a forwarded request back to its ingress; answer others with an error."""
+        if request.forwarded:
+            self._port.send_back(request)
+        else:
+            self._port.end(request, ending)
 
     def _dispatch(self, command: Dispatch) -> None:
         first, *fallbacks = command.endpoints

@@ -45,6 +45,8 @@ class Request:
     """The gateway that places it: the ingress, or the peer it was forwarded to."""
     forwarded: bool = False
     """Whether it has been to another region's gateway: it may not go any further."""
+    hold_seconds: float | None = None
+    """How long the peer that it was forwarded to may hold it."""
     engine: Any = None
     """The engine that has it."""
     dispatched_at: float | None = None
