@@ -1,22 +1,32 @@
-"""Runs a scenario's world with a policy: where settings, demand and balancers meet."""
+"""Runs a world with a policy: where settings, demand and balancers meet."""
 
-from heliostat_routing.settings import PolicyName as CorePolicy
-from heliostat_routing.settings import PoolSettings
-from heliostat_sim.world.gateway import BalancerFactory
-from heliostat_sim.world.heliostat import HeliostatBalancer, Observer, pool_settings
+from dataclasses import replace
+
+from heliostat_sim.policies.registry import POLICIES, GatewayLayout, PolicyName, factory
+from heliostat_sim.world.demand import Demand
+from heliostat_sim.world.records import Records
 from heliostat_sim.world.settings import WorldSettings
+from heliostat_sim.world.world import World
 
 
-def heliostat_factory(settings: WorldSettings, observe: Observer | None = None) -> BalancerFactory:
-    """Gateways with the production router, and its own policy."""
-    pool = pool_settings(
-        PoolSettings(
-            policy=CorePolicy.HELIOSTAT,
-            network_seconds=settings.within_seconds / 2,
-            queue_timeout_seconds=settings.queue_timeout_seconds,
-            kv_capacity_tokens=settings.profile.kv_tokens,
-        ),
-        settings.profile.prefill_seconds_per_token,
-        settings.signals.assumed_prefill_ratio,
-    )
-    return lambda port: HeliostatBalancer(port, pool, settings.signals, observe)
+def run_world(
+    settings: WorldSettings,
+    demand: Demand,
+    policy: PolicyName | str,
+    seed: int,
+    layout: GatewayLayout | None = None,
+) -> Records:
+    """Run to the end. Without a layout the gateways stand where the policy's source has them.
+
+    A single gateway stands in the first region, if the settings name none.
+    Raises ValueError for an unknown policy.
+    """
+    name = PolicyName(policy)
+    settings = laid_out(settings, layout or POLICIES[name].layout)
+    return World(settings, demand, factory(name, settings), seed).run()
+
+
+def laid_out(settings: WorldSettings, layout: GatewayLayout) -> WorldSettings:
+    """The settings with one gateway for all regions, or with one in each."""
+    single = settings.single_gateway or settings.regions[0].name
+    return replace(settings, single_gateway=single if layout is GatewayLayout.SINGLE else None)

@@ -1,7 +1,7 @@
 """All policies by name: how a scenario says which one its gateways run."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -15,11 +15,14 @@ from heliostat_sim.policies.skylb import SkyLb
 from heliostat_sim.policies.skylb_selection import PrefixSelection, RingSelection
 from heliostat_sim.policies.sticky import StickyUntilSaturated
 from heliostat_sim.world.balancer import Balancer, GatewayPort
+from heliostat_sim.world.heliostat import HeliostatBalancer, pool_settings
+from heliostat_sim.world.settings import WorldSettings
 
 
 class PolicyName(StrEnum):
     """The policies that there are."""
 
+    HELIOSTAT = "heliostat"
     ROUND_ROBIN = "round-robin"
     LEAST_LOAD = "least-load"
     RING_HASH = "ring-hash"
@@ -48,18 +51,30 @@ Factory = Callable[[GatewayPort], Balancer]
 
 
 @dataclass(frozen=True, slots=True)
+class Common:
+    """What the balancers of one world have in common."""
+
+    settings: WorldSettings
+    shared: dict[str, Any] = field(default_factory=dict)
+    """What they share, where their source has one mind for all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How to make a policy's balancers."""
 
-    make: Callable[[GatewayPort, dict[str, Any]], Balancer]
-    """From a gateway's port and what the balancers of one world share."""
+    make: Callable[[GatewayPort, Common], Balancer]
     layout: GatewayLayout
 
 
-def factory(name: PolicyName) -> Factory:
+def factory(name: PolicyName, settings: WorldSettings) -> Factory:
     """What makes the balancers of one world; another world needs another factory."""
-    make, shared = POLICIES[name].make, dict[str, Any]()
-    return lambda port: make(port, shared)
+    make, common = POLICIES[name].make, Common(settings)
+    return lambda port: make(port, common)
+
+
+def _heliostat(port: GatewayPort, common: Common) -> HeliostatBalancer:
+    return HeliostatBalancer(port, pool_settings(common.settings), common.settings.signals)
 
 
 def _skylb(port: GatewayPort) -> SkyLb:
@@ -83,14 +98,15 @@ def _selective_push_pending(port: GatewayPort) -> SkyLb:
     return SkyLb(port, PrefixSelection(), PendingPushing(port))
 
 
-def _alone(make: Factory) -> Callable[[GatewayPort, dict[str, Any]], Balancer]:
+def _alone(make: Factory) -> Callable[[GatewayPort, Common], Balancer]:
     """A policy whose balancers share nothing."""
-    return lambda port, _shared: make(port)
+    return lambda port, _common: make(port)
 
 
 _SINGLE, _PER_REGION = GatewayLayout.SINGLE, GatewayLayout.PER_REGION
 
 POLICIES: Mapping[PolicyName, Policy] = {
+    PolicyName.HELIOSTAT: Policy(_heliostat, _PER_REGION),
     PolicyName.ROUND_ROBIN: Policy(_alone(RoundRobin), _SINGLE),
     PolicyName.LEAST_LOAD: Policy(_alone(LeastLoad), _SINGLE),
     PolicyName.RING_HASH: Policy(_alone(RingHash), _SINGLE),
@@ -103,5 +119,7 @@ POLICIES: Mapping[PolicyName, Policy] = {
     PolicyName.SELECTIVE_PUSH_PENDING: Policy(_alone(_selective_push_pending), _PER_REGION),
     PolicyName.GORGO: Policy(_alone(Gorgo), _PER_REGION),
     PolicyName.STICKY: Policy(_alone(StickyUntilSaturated), _SINGLE),
-    PolicyName.CLAIRVOYANT: Policy(Clairvoyant, _PER_REGION),
+    PolicyName.CLAIRVOYANT: Policy(
+        lambda port, common: Clairvoyant(port, common.shared), _PER_REGION
+    ),
 }

@@ -5,7 +5,7 @@ world; every decision is `heliostat_routing`'s own.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from heliostat_routing.capacity import PoolCapacity
@@ -41,7 +41,7 @@ from heliostat_routing.settings import BLOCK_BYTES, EndpointSettings, PoolSettin
 from heliostat_sim.world.balancer import GatewayPort
 from heliostat_sim.world.engine_host import EngineHost, Scrape
 from heliostat_sim.world.request import Ending, Request
-from heliostat_sim.world.settings import SignalSettings
+from heliostat_sim.world.settings import SignalSettings, WorldSettings
 
 POOL = "pool"
 BYTES_PER_TOKEN = 4
@@ -280,8 +280,13 @@ def scraped(metrics: Scrape, kv_capacity_tokens: int) -> EngineMetrics:
     )
 
 
-def pool_settings(
-    pool: PoolSettings, prefill_seconds_per_token: float, assumed_ratio: float
-) -> PoolSettings:
-    """A pool's settings with a prefill rate assumed that is so many times the true one."""
-    return replace(pool, prefill_tokens_per_second=assumed_ratio / prefill_seconds_per_token)
+def pool_settings(settings: WorldSettings) -> PoolSettings:
+    """The pool as its manifest would say it, the assumed prefill rate as wrong as is asked for."""
+    ratio = settings.signals.assumed_prefill_ratio
+    return PoolSettings(
+        prefill_tokens_per_second=ratio / settings.profile.prefill_seconds_per_token,
+        kv_capacity_tokens=settings.profile.kv_tokens,
+        queue_timeout_seconds=settings.queue_timeout_seconds,
+        queue_limit=settings.queue_limit,
+        network_seconds=settings.within_seconds / 2,
+    )

@@ -77,6 +77,8 @@ class WorldSettings:
     duration_seconds: float = 600.0
     queue_timeout_seconds: float = 60.0
     """Deadline of requests that Heliostat holds."""
+    queue_limit: int = 1000
+    """Requests that each of Heliostat's routers holds at most."""
     signals: SignalSettings = field(default_factory=SignalSettings)
     faults: tuple[Fault, ...] = ()
     single_gateway: str | None = None
