@@ -4,6 +4,7 @@ Synchronous and without I/O, so that under one event loop every decision is atom
 up to date before the next request is looked at.
 """
 
+from collections import OrderedDict
 from math import inf
 
 from heliostat_routing.books import Books
@@ -48,8 +49,10 @@ class Router:
         self._books = Books()
         self._dispatcher = Dispatcher(self._books)
         self._now = -inf
-        self._unmeasured: dict[int, Flight] = {}
-        self._settled: dict[int, tuple[float, Flight]] = {}
+        self._unmeasured: OrderedDict[int, Flight] = OrderedDict()
+        self._settled: OrderedDict[int, tuple[float, Flight]] = OrderedDict()
+        self._retiring = False
+        """Whether a pool has been removed that still has a queue."""
         self._received: dict[str, int] = {}
 
     @property
@@ -81,6 +84,8 @@ class Router:
                 self._on_scraped(address, metrics, now)
             case RequestMeasured():
                 self._on_measured(event, now)
+            case Tick():
+                pass
             case AttemptStarted(ticket, address):
                 self._on_attempt_started(ticket, address, now)
             case AttemptFailed(ticket, address):
@@ -96,7 +101,7 @@ class Router:
                 self._books.update_pool(event, now)
             case PoolRemoved(name):
                 if name in self._books.pools:
-                    self._books.pools[name].retired = True
+                    self._books.pools[name].retired = self._retiring = True
             case PeersUpdated(peers):
                 self._books.peers.update(peers)
             case RegionStateReceived(region):
@@ -109,8 +114,6 @@ class Router:
                 if flight is not None and flight.region == region:
                     self._books.take_back(flight, region, now)
                     self._dispatcher.decide(flight, now)
-            case Tick():
-                pass
 
     def _on_arrived(self, request: RequestArrived, now: float) -> None:
         pool = self._books.pools.get(request.pool)
@@ -251,8 +254,15 @@ class Router:
             if now - since < SETTLE_SECONDS:
                 break
             del self._settled[ticket]
-        for pool in [p for p in self._books.pools.values() if p.retired and not len(p.queue)]:
-            self._books.remove_pool(pool, now)
+        if self._retiring:
+            self._remove_retired(now)
+
+    def _remove_retired(self, now: float) -> None:
+        retired = [pool for pool in self._books.pools.values() if pool.retired]
+        for pool in retired:
+            if not len(pool.queue):
+                self._books.remove_pool(pool, now)
+        self._retiring = any(len(pool.queue) for pool in retired)
 
     # What is believed
 
