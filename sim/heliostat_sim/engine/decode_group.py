@@ -63,6 +63,15 @@ class DecodeGroup:
             blocks += self._crossings[step % self._block_tokens]
         return blocks
 
+    def steps_within(self, first_step: int, blocks: int) -> int:
+        """Count the steps from `first_step` on for which so many blocks are enough."""
+        cycles, rest = divmod(blocks, self.members)
+        steps = cycles * self._block_tokens
+        while rest >= (needed := self._crossings[(first_step + steps) % self._block_tokens]):
+            rest -= needed
+            steps += 1
+        return steps
+
     def pop_finished(self) -> list[SequenceState]:
         """Return the members whose last token came with the current step, oldest joiner first."""
         finished = []

@@ -234,9 +234,9 @@ class Engine:
 
     def _uniform_steps(self) -> int:
         """Count the steps that surely change nothing but positions: no finish, no preemption."""
-        members = self._decoding.members
-        cycles = self.pool.available_blocks // members
-        return min(self._decoding.steps_to_next_finish(), 1 + cycles * self.profile.block_tokens)
+        decoding = self._decoding
+        with_room = 1 + decoding.steps_within(decoding.steps + 1, self.pool.available_blocks)
+        return min(decoding.steps_to_next_finish(), with_room)
 
     def _make_room(self, now: float) -> bool:
         """Preempt the latest admitted until every decoding request can have its next token."""
