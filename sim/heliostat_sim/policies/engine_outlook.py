@@ -47,6 +47,8 @@ class EngineOutlook:
         findable = sum(member.findable_blocks for member in members)
         share = engine.pool.shared_blocks / findable if findable else 1.0
         self._room_tokens = float(engine.available_blocks(now) * block)
+        self._soon: set[int] = set()
+        """Blocks that will be in the cache before a newcomer is: of prompts that wait or come."""
         self._backlog_tokens = 0
         self._context_tokens = 0
         self._ends: list[tuple[int, float]] = []
@@ -101,14 +103,19 @@ class EngineOutlook:
         self._ends.append((request.output_tokens, needed))
         self._backlog_tokens += request.prompt_tokens - cached
         self._context_tokens += request.prompt_tokens
+        self._soon.update(prompt_blocks(request))
 
     def _prompt_need(self, request: Request) -> tuple[int, float]:
         """Prompt tokens that are cached, and those that become unavailable for it."""
         pool, block = self._host.engine.pool, self._profile.block_tokens
-        matchable = (request.prompt_tokens - 1) // block
-        matched = pool.match(prompt_blocks(request)[:matchable])
+        hashes = request.chain.between(0, (request.prompt_tokens - 1) // block)
+        matched = pool.match(hashes)
         held = len(matched) - pool.count_idle(matched)
-        return len(matched) * block, float(request.prompt_tokens + block - held * block)
+        cached = len(matched)
+        while cached < len(hashes) and hashes[cached] in self._soon:
+            cached += 1
+            held += 1
+        return cached * block, float(request.prompt_tokens + block - held * block)
 
     def _first_fit(self, needed_tokens: float, output_tokens: int) -> int | None:
         """After how many finishes the request fits for all its life; None: never."""

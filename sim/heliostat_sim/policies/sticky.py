@@ -2,8 +2,8 @@
 
 Source: stay among endpoints whose prefix affinity (matched / prompt) is at least 0.8 until the
 least loaded of these has more than tau uncached tokens in flight above the least loaded of all;
-then go to that one. With no warm endpoint, the least loaded. tau = R_peak * T_max: R_peak = B / T(B)
-is the prefill rate at a full token budget B, one measured constant; T_max is one latency target.
+then go to that one. With no warm endpoint, the least loaded. tau = R_peak * T_max: R_peak, which is
+B / T(B), is the prefill rate at a full token budget B, measured once; T_max is one latency target.
 
 Assumed: T_max = 1 second; a request's uncached tokens count until its first token; equal loads are
 told apart by open requests, then by order. The index is a trie of own dispatches, bounded by the
