@@ -12,6 +12,7 @@ COMMANDS = {
     "operator": "keep a cluster's engines as its InferencePools declare them",
     "engine": "run an engine stand-in that speaks vLLM's HTTP",
     "load": "send OpenAI requests and report latency, throughput and hit ratio",
+    "sim": "simulate regions of engines, and compare routing policies",
 }
 """Subcommand -> one line of help. Each lives in the module `heliostat_cli.<name>`, which has
 `configure(parser)` and `run(args) -> exit status`."""

@@ -11,6 +11,7 @@ TABLE = Table(("", "skylb", "a|b"), (("TTFT", "1.20 s", "9 ms"),), "Times")
 def test_text_has_columns() -> None:
     """Columns of a text table line up, numbers to the right."""
     assert TABLE.to_text() == "Times\n       skylb   a|b\nTTFT  1.20 s  9 ms\n"
+    assert Table(("", ""), (("a", "1"),)).to_text() == "a  1\n"
 
 
 def test_markdown_is_a_table() -> None:

@@ -23,6 +23,7 @@ from heliostat_sim.evaluation.sweep import (
     Progress,
     Results,
     SweepError,
+    job_scenario,
     run_job,
     run_jobs,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Table",
     "Terms",
     "compare",
+    "job_scenario",
     "make_report",
     "measure_named",
     "paired_ratio",

@@ -86,13 +86,17 @@ def compare(reports: Iterable[Report], reference: str) -> Comparison:
 
 
 def show_ratio(estimate: RatioEstimate | None) -> str:
-    """A ratio with its limits, as in `1.23x 1.20-1.26`."""
+    """A ratio with its limits, as in `1.23x (1.20-1.26)`."""
     if estimate is None:
         return ABSENT
-    text = f"{estimate.ratio:.3g}x"
+    text = f"{_digits(estimate.ratio)}x"
     if estimate.low is None or estimate.high is None:
         return text
-    return f"{text} {estimate.low:.3g}-{estimate.high:.3g}"
+    return f"{text} ({_digits(estimate.low)}-{_digits(estimate.high)})"
+
+
+def _digits(ratio: float) -> str:
+    return f"{ratio:.2f}" if 0.1 <= ratio < 100 else f"{ratio:.2g}"
 
 
 def _ratio_json(estimate: RatioEstimate) -> dict[str, float | None]:

@@ -1,8 +1,8 @@
 """One parameter of a scenario over several values: how each measure follows it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from heliostat_sim.evaluation.comparison import Comparison, compare
 from heliostat_sim.evaluation.measures import ABSENT, Measure
@@ -11,6 +11,7 @@ from heliostat_sim.evaluation.report import Report
 from heliostat_sim.evaluation.sweep import Job
 from heliostat_sim.evaluation.table import Table
 
+_NUMBER = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(ms|s|m|h|%|/s|/m|/h|)")
 _LOGARITHMIC_FROM = 30.0
 """Values that span more than this factor get a logarithmic axis."""
 
@@ -22,7 +23,8 @@ class ParameterSweep:
     scenario: str
     parameter: str
     """Its dotted name."""
-    values: tuple[Any, ...]
+    values: tuple[str, ...]
+    """As in a scenario file, with their units."""
     comparisons: tuple[Comparison, ...]
     """One for each value."""
 
@@ -37,18 +39,22 @@ class ParameterSweep:
         for value, comparison in zip(self.values, self.comparisons, strict=True):
             spreads = [comparison.spread(policy, measure) for policy in self.policies]
             shown = [measure.show(s.mean) if s else ABSENT for s in spreads]
-            rows.append((str(value), *shown))
+            rows.append((value, *shown))
         return Table((self.parameter, *self.policies), tuple(rows), measure.label)
 
     def chart(self, measure: Measure, title: str = "", x_label: str = "") -> str:
         """SVG: lines with the spread over seeds as bands, or bars where values are no numbers."""
         title = title or f"{self.scenario}: {measure.label}"
         y = Axis(measure.axis, logarithmic=_wide(self._means(measure)))
-        if all(_is_number(value) for value in self.values):
-            x = Axis(x_label or self.parameter, logarithmic=_wide(self.values))
-            return line_chart(title, x, y, [self._line(p, measure) for p in self.policies])
-        bars = [self._bars(policy, measure) for policy in self.policies]
-        return bar_chart(title, y, [str(value) for value in self.values], bars)
+        numbers = numbers_of(self.values)
+        if numbers is None:
+            bars = [self._bars(policy, measure) for policy in self.policies]
+            return bar_chart(title, y, self.values, bars)
+        places, unit = numbers
+        label = f"{self.parameter} ({unit})" if unit else self.parameter
+        x = Axis(x_label or label, logarithmic=_wide(places))
+        lines = [self._line(policy, measure, places) for policy in self.policies]
+        return line_chart(title, x, y, lines)
 
     def to_json(self) -> dict[str, object]:
         """All reports and ratios as plain data."""
@@ -61,10 +67,10 @@ class ParameterSweep:
             ],
         }
 
-    def _line(self, policy: str, measure: Measure) -> Line:
+    def _line(self, policy: str, measure: Measure, places: Sequence[float]) -> Line:
         found = [
-            (float(value), spread)
-            for value, comparison in zip(self.values, self.comparisons, strict=True)
+            (place, spread)
+            for place, comparison in zip(places, self.comparisons, strict=True)
             if (spread := comparison.spread(policy, measure)) is not None
         ]
         found.sort(key=lambda point: point[0])
@@ -85,14 +91,14 @@ class ParameterSweep:
         return [spread.mean for spread in spreads if spread is not None]
 
 
-def parameter_jobs(jobs: Iterable[Job], parameter: str, value: Any) -> list[Job]:
+def parameter_jobs(jobs: Iterable[Job], parameter: str, value: str) -> list[Job]:
     """The same jobs with one parameter set."""
-    return [replace(job, changes=(*job.changes, (parameter, value))) for job in jobs]
+    return [replace(job, changes=(*job.changes, f"{parameter}={value}")) for job in jobs]
 
 
 def sweep_of(
     parameter: str,
-    values: Sequence[Any],
+    values: Sequence[str],
     jobs: Iterable[Job],
     results: Mapping[Job, Report],
     reference: str,
@@ -106,8 +112,12 @@ def sweep_of(
     return ParameterSweep(comparisons[0].scenario, parameter, tuple(values), comparisons)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def numbers_of(values: Iterable[str]) -> tuple[list[float], str] | None:
+    """The numbers and their common unit; None if they are no numbers, or of several units."""
+    matches = [_NUMBER.fullmatch(value) for value in values]
+    numbers = [float(match[1]) for match in matches if match]
+    units = {match[2] for match in matches if match}
+    return (numbers, units.pop()) if len(numbers) == len(matches) and len(units) == 1 else None
 
 
 def _wide(values: Sequence[float]) -> bool:

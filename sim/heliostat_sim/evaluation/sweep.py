@@ -9,16 +9,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from heliostat_sim.evaluation.measurement import Terms, make_report
 from heliostat_sim.evaluation.report import Report
 from heliostat_sim.evaluation.result_cache import ResultCache
-from heliostat_sim.scenario import load_scenario
-from heliostat_sim.world.world import run_world
+from heliostat_sim.policies.registry import GatewayLayout
+from heliostat_sim.scenario.scenario import Scenario, load_scenario, parse_change
+from heliostat_sim.simulation import run_world
 
-Changes = tuple[tuple[str, Any], ...]
-"""Dotted names in the scenario and the values that they are set to."""
+Changes = tuple[str, ...]
+"""What is different from the scenario's file: `regions.us.engines=4`, and so on."""
 
 
 class SweepError(Exception):
@@ -38,6 +38,8 @@ class Job:
     traces: Path | None = None
     """The folder of recorded traces, for scenarios that replay some."""
     terms: Terms = field(default_factory=Terms)
+    layout: GatewayLayout | None = None
+    """Where the gateways stand; None: as the policy's source has it."""
 
     @property
     def key(self) -> str:
@@ -59,15 +61,20 @@ Results = dict[Job, Report]
 """In the order in which the jobs were asked for."""
 
 
-def run_job(job: Job) -> Report:
-    """Run one world and measure it."""
-    scenario = load_scenario(job.scenario, job.traces)
+def job_scenario(job: Job) -> Scenario:
+    """The scenario that a job runs, with its changes. Raises ScenarioError."""
+    scenario = load_scenario(job.scenario)
     if job.short:
         scenario = scenario.shortened()
-    if job.changes:
-        scenario = scenario.with_changes(dict(job.changes))
+    return scenario.with_changes(dict(map(parse_change, job.changes)))
+
+
+def run_job(job: Job) -> Report:
+    """Run one world and measure it."""
+    scenario = job_scenario(job)
     settings = scenario.settings()
-    records = run_world(settings, scenario.demand(job.seed), job.policy, job.seed)
+    demand = scenario.demand(job.seed, job.traces)
+    records = run_world(settings, demand, job.policy, job.seed, job.layout)
     return make_report(
         records,
         settings,

@@ -18,10 +18,10 @@ class Table:
                 raise ValueError(f"{len(row)} cells under {len(self.header)} headings: {row}")
 
     def to_text(self) -> str:
-        """Columns of equal width, for a terminal; ends in a newline."""
+        """Aligned columns, for a terminal; ends in a newline. An empty header is left out."""
         widths = self._widths()
         lines = [self.title] if self.title else []
-        for row in (self.header, *self.rows):
+        for row in (self.header, *self.rows) if any(self.header) else self.rows:
             cells = [row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]
             lines.append("  ".join(cells).rstrip())
         return "\n".join(lines) + "\n"
