@@ -57,8 +57,7 @@ class BlockPool:
 
     def count_idle(self, block_hashes: Iterable[int]) -> int:
         """Count the blocks that are held by none, so that taking blocks may evict them."""
-        idle = self._idle
-        return sum(block_hash in idle for block_hash in block_hashes)
+        return sum(map(self._idle.__contains__, block_hashes))
 
     def take(self, blocks: int) -> None:
         """Hand out anonymous blocks, evicting idle ones when the empty run out.
@@ -67,8 +66,9 @@ class BlockPool:
         """
         evicted = blocks - self.empty_blocks
         if evicted > 0:
+            evict = self._idle.popitem
             for _ in range(evicted):
-                self._idle.popitem(last=False)
+                evict(last=False)
             self.empty_blocks = 0
         else:
             self.empty_blocks -= blocks
@@ -100,10 +100,10 @@ class BlockPool:
         """Drop a holder of each; the last one leaves the block idle, most recently used."""
         holders, idle = self._holders, self._idle
         for block_hash in block_hashes:
-            if holders[block_hash] > 1:
-                holders[block_hash] -= 1
+            others = holders.pop(block_hash) - 1
+            if others:
+                holders[block_hash] = others
             else:
-                del holders[block_hash]
                 idle[block_hash] = None
         self.version += 1
 

@@ -57,6 +57,8 @@ class DecodeGroup:
 
     def blocks_for(self, first_step: int, steps: int) -> int:
         """Count the new blocks that all members need in [first_step, first_step + steps)."""
+        if steps == 1:
+            return self._crossings[first_step % self._block_tokens]
         cycles, rest = divmod(steps, self._block_tokens)
         blocks = cycles * self.members
         for step in range(first_step, first_step + rest):

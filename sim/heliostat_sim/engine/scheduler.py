@@ -213,11 +213,11 @@ class Engine:
         preempted = self._make_room(now)
         self.pool.take(decoding.blocks_for(decoding.steps, 1))
         budget = self.profile.max_step_tokens - decoding.members
+        prefill_tokens = 0
         for sequence in self._prefilling.values():
-            budget -= self._schedule_chunk(sequence, budget)
+            prefill_tokens += self._schedule_chunk(sequence, budget - prefill_tokens)
         if not preempted:
-            self._admit(budget, now)
-        prefill_tokens = sum(tokens for _, tokens in self._chunks)
+            prefill_tokens += self._admit(budget - prefill_tokens, now)
         if not prefill_tokens and not decoding.members:
             self._run = None
             return
@@ -268,22 +268,27 @@ class Engine:
         sequence.registered_blocks = filled
         return tokens
 
-    def _admit(self, budget_tokens: int, now: float) -> None:
-        """Move waiting requests into the batch while budget, places and blocks last."""
+    def _admit(self, budget_tokens: int, now: float) -> int:
+        """Move waiting requests into the batch while budget, places and blocks last.
+
+        Returns the tokens of their first chunks.
+        """
+        admitted_tokens = 0
         while (
             self._waiting
-            and budget_tokens > 0
+            and budget_tokens > admitted_tokens
             and len(self._running) < self.profile.max_running_requests
         ):
             sequence = next(iter(self._waiting.values()))
             if not self._allocate(sequence):
-                return
+                break
             self._waiting.popitem(last=False)
             self._running[sequence.request.id] = sequence
             self._prefilling[sequence.request.id] = sequence
             if sequence.admitted_at is None:
                 self._count_admission(sequence, now)
-            budget_tokens -= self._schedule_chunk(sequence, budget_tokens)
+            admitted_tokens += self._schedule_chunk(sequence, budget_tokens - admitted_tokens)
+        return admitted_tokens
 
     def _allocate(self, sequence: SequenceState) -> bool:
         """Give a waiting request the blocks of its whole prompt, cached ones first, if it fits."""
