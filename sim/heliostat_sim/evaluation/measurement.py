@@ -177,19 +177,21 @@ def _over_least(samples: Iterable[Sample]) -> list[float]:
     ]
 
 
-def _regions(ended: Sequence[Record], waits: Sequence[_Wait]) -> dict[str, RegionReport]:
-    names = sorted({wait.region for wait in waits} | {record.region for record in ended})
-    return {name: _region(name, ended, waits) for name in names}
+def _regions(ended: Iterable[Record], waits: Iterable[_Wait]) -> dict[str, RegionReport]:
+    requests = Counter(record.region for record in ended)
+    by_region: dict[str, list[_Wait]] = {name: [] for name in requests}
+    for wait in waits:
+        by_region.setdefault(wait.region, []).append(wait)
+    return {name: _region(requests[name], by_region[name]) for name in sorted(by_region)}
 
 
-def _region(name: str, ended: Sequence[Record], waits: Sequence[_Wait]) -> RegionReport:
-    own = [wait for wait in waits if wait.region == name]
-    ttft = sorted(wait.seconds for wait in own)
+def _region(requests: int, waits: Sequence[_Wait]) -> RegionReport:
+    ttft = sorted(wait.seconds for wait in waits)
     return RegionReport(
-        requests=sum(record.region == name for record in ended),
+        requests=requests,
         ttft_p50_seconds=quantile(ttft, 0.5),
         ttft_p90_seconds=quantile(ttft, 0.9),
-        slo_ratio=_share(sum(wait.in_time for wait in own), len(own)),
+        slo_ratio=_share(sum(wait.in_time for wait in waits), len(waits)),
     )
 
 
