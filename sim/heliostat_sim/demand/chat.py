@@ -48,9 +48,9 @@ ARENA = ChatSettings(
     heads=HeadSettings(
         world_tokens=20,
         user_tokens=68,
-        world_ratio=0.82,
-        region_ratio=0.76,
-        user_ratio=0.76,
+        world_ratio=0.83,
+        region_ratio=0.81,
+        user_ratio=0.81,
         heads_per_user=2,
     ),
 )
@@ -72,10 +72,10 @@ WILDCHAT = ChatSettings(
     heads=HeadSettings(
         world_tokens=12,
         region_tokens=50,
-        user_tokens=92,
-        world_ratio=0.74,
-        region_ratio=0.72,
-        user_ratio=0.7,
+        user_tokens=108,
+        world_ratio=0.77,
+        region_ratio=0.74,
+        user_ratio=0.73,
         heads_per_user=2,
     ),
 )
