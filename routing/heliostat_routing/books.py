@@ -51,15 +51,15 @@ class Books:
         pool, keys = flight.pool, flight.request.block_keys
         start = now + pool.settings.network_seconds
         flight.depth = self.index.depth(keys, endpoint.slot)
-        need = predict_need(flight, endpoint, flight.depth)
-        flight.hit_tokens, flight.uncached_tokens, flight.kv_tokens = need
+        cached, uncached, kv_tokens = predict_need(flight, endpoint, flight.depth)
+        flight.hit_tokens, flight.uncached_tokens, flight.kv_tokens = cached, uncached, kv_tokens
         flight.dispatched_at = now
         flight.wait_seconds = endpoint.clock.done_at(start) - start
         flight.stamp = self.next_stamp(now)
-        work_seconds = endpoint.prefill.seconds(need.uncached_tokens)
-        endpoint.on_dispatch(flight.ticket, start, work_seconds, need.kv_tokens)
+        work_seconds = endpoint.prefill.seconds(uncached)
+        endpoint.on_dispatch(flight.ticket, start, work_seconds, kv_tokens)
         endpoint.audit.on_dispatch(flight.hit_tokens)
-        pool.observe_need(work_seconds, need.kv_tokens)
+        pool.observe_need(work_seconds, kv_tokens)
         capacity = capacity_blocks(endpoint, pool)
         flight.runs = self.index.record(endpoint.slot, keys, flight.stamp, capacity)
         if flight.endpoint is None:

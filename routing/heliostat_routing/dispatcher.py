@@ -179,7 +179,7 @@ class Dispatcher:
             slot = next(iter(books.concerned))
             del books.concerned[slot]
             for pool in queues:
-                if pool.members >> slot & 1:
+                if pool.queue.has_any_for(slot) and pool.members >> slot & 1:
                     self._serve(slot, pool, now)
             self._concern(books.fleet.take_freed())
 
@@ -190,8 +190,6 @@ class Dispatcher:
 
     def _serve(self, slot: int, pool: Pool, now: float) -> None:
         """Let one endpoint take from one queue, and those that wait for it think again."""
-        if not pool.queue.has_any_for(slot):
-            return
         if not pool.ready & self._books.fleet.serving & (1 << slot):
             pool.queue.unhold(slot)
             self._reconsider(pool.queue.oldest(WINDOW), now)

@@ -83,8 +83,9 @@ class Fleet:
 
     def advance(self, now: float) -> None:
         """Let time free the endpoints whose instant has come."""
-        while self._timers and self._timers[0][0] <= now:
-            slot = heappop(self._timers)[1]
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            slot = heappop(timers)[1]
             self._due.pop(slot, None)
             endpoint = self._by_slot[slot]
             if endpoint is not None:
@@ -125,7 +126,7 @@ class Fleet:
 
     def _set_load(self, endpoint: Endpoint) -> None:
         slot, load = endpoint.slot, load_bucket(endpoint.load)
-        if self._load_of.get(slot) == load:
+        if load == self._load_of.get(slot):
             return
         self._take_load(slot)
         if load not in self._loads:
