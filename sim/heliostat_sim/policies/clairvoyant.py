@@ -11,32 +11,49 @@ It is greedy and no optimum: it looks at one request at a time, oldest first, an
 what a dispatch evicts nor who comes next.
 """
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
-from heliostat_sim.policies.engine_outlook import EngineOutlook
+from heliostat_sim.policies.engine_outlook import EngineOutlook, Forecast
 from heliostat_sim.world.balancer import GatewayPort
 from heliostat_sim.world.engine_host import EngineHost
 from heliostat_sim.world.request import Ending, Request
 
-LOOK_AHEAD_REQUESTS = 16
+LOOK_AHEAD_REQUESTS = 256
 """Held requests that are considered at a time, oldest first."""
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 """One that has waited longer keeps younger ones from the engine that is best for it."""
+FORECAST_SECONDS = 1.0
+"""How long a forecast holds for an engine that nobody enters or leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A request that waits for a decision."""
+
+    request: Request
+    gateway: GatewayPort
+    since: float
+    forecasts: dict[str, tuple[int, float, Forecast | None]] = field(default_factory=dict)
+    """By engine: (its turn, when it was made, what)."""
 
 
 class Mind:
     """What all gateways of a world share."""
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[Request, GatewayPort, float]] = {}
+        self._held: dict[int, _Held] = {}
         self._sent: dict[str, dict[int, Request]] = {}
         """By engine, what was dispatched and has not ended."""
         self._engine_of: dict[int, str] = {}
+        self._turns: Counter[str] = Counter()
+        """By engine, how often somebody has entered or left it."""
 
     def hold(self, request: Request, port: GatewayPort) -> None:
         """Take a request in."""
         self.forget(request)
-        self._held[request.id] = (request, port, port.now)
+        self._held[request.id] = _Held(request, port, port.now)
 
     def forget(self, request: Request) -> None:
         """A request is over, or did not get there."""
@@ -44,6 +61,7 @@ class Mind:
         address = self._engine_of.pop(request.id, None)
         if address is not None:
             self._sent[address].pop(request.id, None)
+            self._turns[address] += 1
 
     def decide(self, port: GatewayPort) -> None:
         """Dispatch all that the best engine has room for."""
@@ -52,47 +70,57 @@ class Mind:
         engines = [engine for engine in port.all_engines if engine.alive]
         outlooks: dict[str, EngineOutlook] = {}
         reserved: set[str] = set()
-        for request, gateway, since in list(self._held.values())[:LOOK_AHEAD_REQUESTS]:
+        for held in list(self._held.values())[:LOOK_AHEAD_REQUESTS]:
+            request = held.request
             if request.ending is not None:
                 self.forget(request)
                 continue
-            choice = self._best(request, gateway, engines, outlooks)
+            choice = self._best(held, engines, outlooks, port.now)
             if choice is None:
                 if engines:
                     self.forget(request)
-                    gateway.end(request, Ending.REJECTED)
+                    held.gateway.end(request, Ending.REJECTED)
                 continue
-            engine, wait_seconds = choice
-            if wait_seconds > 0 or engine.address in reserved:
-                if port.now - since > PATIENCE_SECONDS:
-                    reserved.add(engine.address)
-                continue
-            del self._held[request.id]
-            self._sent.setdefault(engine.address, {})[request.id] = request
-            self._engine_of[request.id] = engine.address
-            outlooks.pop(engine.address, None)
-            gateway.dispatch(request, engine)
+            engine, has_room = choice
+            if has_room and engine.address not in reserved:
+                self._dispatch(held, engine)
+                outlooks.pop(engine.address, None)
+            elif port.now - held.since > PATIENCE_SECONDS:
+                reserved.add(engine.address)
+
+    def _dispatch(self, held: _Held, engine: EngineHost) -> None:
+        request, address = held.request, engine.address
+        del self._held[request.id]
+        self._sent.setdefault(address, {})[request.id] = request
+        self._engine_of[request.id] = address
+        self._turns[address] += 1
+        held.gateway.dispatch(request, engine)
 
     def _best(
         self,
-        request: Request,
-        gateway: GatewayPort,
+        held: _Held,
         engines: list[EngineHost],
         outlooks: dict[str, EngineOutlook],
-    ) -> tuple[EngineHost, float] | None:
-        """The engine of least cost, and the wait there."""
-        best: tuple[EngineHost, float] | None = None
+        now: float,
+    ) -> tuple[EngineHost, bool] | None:
+        """The engine of least cost, and whether it has room now."""
+        best: tuple[EngineHost, bool] | None = None
         least = float("inf")
         for engine in engines:
-            outlook = outlooks.get(engine.address)
-            if outlook is None:
-                outlook = outlooks[engine.address] = self._look(engine, gateway.now)
-            forecast = outlook.forecast(request)
+            address, turn = engine.address, self._turns[engine.address]
+            made = held.forecasts.get(address)
+            if made is None or made[0] != turn or now - made[1] > FORECAST_SECONDS:
+                outlook = outlooks.get(address)
+                if outlook is None:
+                    outlook = outlooks[address] = self._look(engine, now)
+                made = held.forecasts[address] = (turn, now, outlook.forecast(held.request))
+            _, made_at, forecast = made
             if forecast is None:
                 continue
-            cost = forecast.cost_seconds + gateway.round_trip_seconds(engine.region)
+            passed = min(now - made_at, forecast.wait_seconds)
+            cost = forecast.cost_seconds - passed + held.gateway.round_trip_seconds(engine.region)
             if cost < least:
-                least, best = cost, (engine, forecast.wait_seconds)
+                least, best = cost, (engine, not forecast.wait_seconds)
         return best
 
     def _look(self, engine: EngineHost, now: float) -> EngineOutlook:
