@@ -2,8 +2,8 @@
 
 Known exactly: every running request's remaining output, the cache, what waits and what is on its
 way. From these the KV demand at every later decode step follows, as long as nobody else comes. A
-newcomer is let in where its whole life fits beside the others', so that hardly anybody is preempted.
-Blocks that running requests share are counted at their average share: the one estimate here.
+newcomer is let in where its whole life fits beside the others', so that hardly anybody is
+preempted. Blocks that running requests share are counted at their average share, an estimate.
 """
 
 from collections.abc import Iterable
