@@ -78,12 +78,10 @@ class Books:
 
     def take_back(self, flight: Flight, region: str, now: float) -> None:
         """Enter that another region has refused the request."""
-        flight.region = None
+        flight.region = flight.reserves = None
         flight.refused.add(region)
         self.ledger.release(flight.ticket)
-        peer = self.peers.by_region.get(region)
-        if peer is not None:
-            peer.on_refusal(now)
+        self.peers.take_back(flight, region, now)
 
     def close(self, flight: Flight, now: float) -> None:
         """Enter that a request's stream is over."""
@@ -153,15 +151,28 @@ class Books:
     def remove_pool(self, pool: Pool, now: float) -> None:
         """Forget a pool; its endpoints finish what they have."""
         del self.pools[pool.name]
+        self._capacities.pop(pool.name, None)
         self._refresh_members(pool.members, now)
 
     def capacity(self, pool: Pool, now: float) -> PoolCapacity:
-        """What the pool could take about now."""
-        at, capacity = self._capacities.get(pool.name, (now - CAPACITY_SECONDS, None))
-        if capacity is None or now - at >= CAPACITY_SECONDS:
-            capacity = measure_capacity(pool, self.fleet, now)
-            self._capacities[pool.name] = now, capacity
+        """What the pool could take about now, measured at most so often."""
+        known = self._capacities.get(pool.name)
+        if known is not None and now - known[0] < CAPACITY_SECONDS:
+            return known[1]
+        capacity = measure_capacity(pool, self.fleet, now)
+        self._capacities[pool.name] = now, capacity
         return capacity
+
+    def capacities(self, now: float) -> tuple[tuple[str, PoolCapacity], ...]:
+        """What each pool could take at this instant, all requests that have come counted.
+
+        A look changes no later decision.
+        """
+        return tuple(
+            (name, measure_capacity(pool, self.fleet, now))
+            for name, pool in self.pools.items()
+            if not pool.retired
+        )
 
     def _refresh_members(self, changed: int, now: float) -> None:
         pools = self.pools.values()

@@ -4,7 +4,12 @@ The same formula predicts the wait in a region's own queue and in a peer's, so t
 leaving are compared in one unit.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from math import inf
+
+SHORTEST_SECONDS = 1e-6
+"""Between two finishes at least: what is shorter is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,12 @@ class PoolCapacity:
     kv_capacity_tokens: int
     """Of all endpoints together."""
 
+    @property
+    def serves(self) -> bool:
+        """Whether any endpoint serves. What makes no sense is not believed, so it is none."""
+        sane = all(0 <= quantity < inf for quantity in astuple(self))
+        return sane and self.prefill_tokens_per_second > 0 and self.kv_capacity_tokens > 0
+
     def wait_seconds(self, ahead: int) -> float:
         """Predicted time until a request starts that so many others precede."""
         if ahead < self.free:
@@ -34,3 +45,19 @@ class PoolCapacity:
         within = min(ahead, self.room)
         wait = max(0, within - self.free + 1) * self.start_seconds
         return wait + max(0, ahead + 1 - self.room) * self.finish_seconds
+
+
+def combine(capacities: Sequence[PoolCapacity]) -> PoolCapacity:
+    """One pool as several routers see it, which share its endpoints and queue apart."""
+    if len(capacities) == 1:
+        return capacities[0]
+    return PoolCapacity(
+        free=min(c.free for c in capacities),
+        room=min(c.room for c in capacities),
+        queued=sum(c.queued for c in capacities),
+        start_seconds=max(c.start_seconds for c in capacities),
+        finish_seconds=1 / sum(1 / max(c.finish_seconds, SHORTEST_SECONDS) for c in capacities),
+        load=sum(c.load for c in capacities),
+        prefill_tokens_per_second=min(c.prefill_tokens_per_second for c in capacities),
+        kv_capacity_tokens=max(c.kv_capacity_tokens for c in capacities),
+    )

@@ -56,7 +56,10 @@ class Dispatcher:
         }
 
     def decide(self, flight: Flight, now: float) -> None:
-        """Dispatch a request that has just arrived, or queue it, or turn it away."""
+        """Send a request that waits nowhere to where it is served, or queue it, or turn it away.
+
+        Without endpoints it waits only while another region may soon serve it.
+        """
         pool, fleet = flight.pool, self._books.fleet
         eligible = self._eligible(flight)
         free = eligible & ~self._reserved(flight, now)
@@ -70,16 +73,22 @@ class Dispatcher:
         if why_not is None:
             pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
             if not self._go(flight, pick, now):
-                self._enqueue(flight, pick.explanation, pick)
+                self._enqueue(flight, pick.explanation, now, pick)
         elif (gain := self._gain(flight, len(pool.queue), now)) is not None:
             self._go(flight, gain[1], now)
+        elif pool.members or (_holds(pool) and self._books.peers.expected(flight, now)):
+            self._enqueue(flight, _unscored(pool, why_not, eligible), now)
         else:
-            self._enqueue(flight, _unscored(pool, why_not, eligible))
+            self._reject(flight, RejectReason.NO_ENDPOINTS, 1.0, now)
 
-    def leave(self, flight: Flight, now: float) -> bool:
-        """Send a request to another region, whatever is here; return whether there was one."""
-        gain = self._gain(flight, len(flight.pool.queue), now)
-        return gain is not None and self._go(flight, gain[1], now)
+    def decide_anew(self, flight: Flight, now: float) -> None:
+        """Decide on a request that another region has given back, in the pool as it is now."""
+        pool = self._books.pools.get(flight.pool.name)
+        if pool is None:
+            self._reject(flight, RejectReason.UNKNOWN_POOL, 1.0, now)
+            return
+        flight.pool = pool
+        self.decide(flight, now)
 
     def offer_to_peers(self, now: float) -> None:
         """Let queued requests go to other regions, those first that gain most."""
@@ -139,12 +148,15 @@ class Dispatcher:
         """The slots that work and can serve the request."""
         return self._books.fleet.serving & flight.pool.holding(flight.request.adapter)
 
-    def _enqueue(self, flight: Flight, why: Explanation, pick: Pick | None = None) -> None:
+    def _enqueue(
+        self, flight: Flight, why: Explanation, now: float, pick: Pick | None = None
+    ) -> None:
         pool = flight.pool
+        if now >= flight.deadline:
+            self._evict(flight, now)
+            return
         if len(pool.queue) >= pool.settings.queue_limit:
-            self._books.close(flight, flight.arrived_at)
-            retry_after = _retry_after_seconds(pool)
-            self.out.append(Reject(flight.ticket, RejectReason.QUEUE_FULL, retry_after))
+            self._reject(flight, RejectReason.QUEUE_FULL, _retry_after_seconds(pool), now)
             return
         if pick is None:
             pool.queue.add(flight, None)
@@ -153,6 +165,18 @@ class Dispatcher:
         for at in (flight.aged_at, flight.overdue_at, flight.deadline):
             heappush(self._timers, (at, flight.ticket))
         self.out.append(Enqueue(flight.ticket, flight.deadline, why))
+
+    def _reject(
+        self, flight: Flight, reason: RejectReason, retry_after_seconds: float, now: float
+    ) -> None:
+        self._books.close(flight, now)
+        self.out.append(Reject(flight.ticket, reason, retry_after_seconds))
+
+    def _evict(self, flight: Flight, now: float) -> None:
+        pool = flight.pool
+        self._books.close(flight, now)
+        reason = EvictReason.DEADLINE_PASSED if pool.members else EvictReason.NO_ENDPOINTS
+        self.out.append(Evict(flight.ticket, reason, _retry_after_seconds(pool)))
 
     def _dispatch(self, flight: Flight, pick: Pick, now: float) -> None:
         fleet = self._books.fleet
@@ -260,10 +284,7 @@ class Dispatcher:
                 continue
             self._reconsider([flight], now)
             if flight.queued and now >= flight.deadline:
-                pool = flight.pool
-                self._books.close(flight, now)
-                reason = EvictReason.DEADLINE_PASSED if pool.members else EvictReason.NO_ENDPOINTS
-                self.out.append(Evict(flight.ticket, reason, _retry_after_seconds(pool)))
+                self._evict(flight, now)
 
     def _ask_for_tick(self, now: float) -> None:
         """Ask to be woken for the next deadline, or when time alone frees an endpoint."""

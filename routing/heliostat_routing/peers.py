@@ -3,13 +3,14 @@
 A request that is on its way to a peer is its own reservation: until the peer's state has counted
 it, it stands before any other in the peer's queue, so a state of any age is not spent twice. What a
 peer's caches hold is known from what was forwarded to it. A state that is missing or too old is not
-an idle region: its region is no candidate.
+an idle region: its region is no candidate. Regions that cost as good as the same take turns, so
+that ingresses which see the same states do not all choose the same one.
 """
 
 from collections import deque
 from typing import NamedTuple
 
-from heliostat_routing.capacity import PoolCapacity
+from heliostat_routing.capacity import PoolCapacity, combine
 from heliostat_routing.events import PeerSettings, RegionStateReceived
 from heliostat_routing.explanation import Candidate
 from heliostat_routing.flight import Flight
@@ -19,7 +20,12 @@ from heliostat_routing.prefix_index import PrefixIndex
 STATE_LIMIT_SECONDS = 1.0
 """A state older than this, beside its way, says nothing any more."""
 LOST_SECONDS = 5.0
-"""A forwarded request that the peer has not counted for so long has never come."""
+"""A forwarded request that the peer has not counted for so long has never come. A region
+silent for as long is not waited for where no endpoint is left."""
+FORGOTTEN_SECONDS = 60.0
+"""A router of a peer that is silent for so long is gone, with all that it has counted."""
+ALIKE_RATIO = 0.05
+"""Regions whose costs differ by less than this share are alike."""
 
 
 class Remote(NamedTuple):
@@ -59,49 +65,100 @@ def region_account(region: str) -> str:
     return f"region/{region}"
 
 
+class _Report(NamedTuple):
+    """What one router of a region said last."""
+
+    heard_at: float
+    capacities: dict[str, PoolCapacity]
+    received: int
+
+
 class Peer:
     """One other region, as its routers describe it."""
 
-    def __init__(self, settings: PeerSettings, slot: int) -> None:
+    def __init__(self, settings: PeerSettings, slot: int, now: float) -> None:
         self.settings = settings
         self.slot = slot
-        self.round_trip_seconds = settings.round_trip_seconds
         self.capacities: dict[str, PoolCapacity] = {}
         self.heard_at: float | None = None
-        self.refused_until = 0.0
-        self._received: dict[str, int] = {}
-        self._in_transit: deque[float] = deque()
+        self.forwarded_at = 0.0
+        """The stamp of the last request that was sent there."""
+        self._known_since = now
+        self._refused_until = 0.0
+        self._round_trip_seconds: float | None = None
+        self._reports: dict[str, _Report] = {}
+        self._in_transit: deque[tuple[float, str]] = deque()
+        self._in_transit_to: dict[str, int] = {}
+
+    @property
+    def round_trip_seconds(self) -> float:
+        """As measured, else as assumed."""
+        measured = self._round_trip_seconds
+        return self.settings.round_trip_seconds if measured is None else measured
 
     def on_state(self, event: RegionStateReceived, now: float) -> None:
         """Take over what one of the region's routers says."""
         self.heard_at = now
-        self.capacities = dict(event.capacities)
         if event.round_trip_seconds is not None:
-            self.round_trip_seconds = event.round_trip_seconds
-        news = event.received - self._received.get(event.writer, 0)
-        self._received[event.writer] = event.received
-        for _ in range(min(news, len(self._in_transit))):
-            self._in_transit.popleft()
+            self._round_trip_seconds = event.round_trip_seconds
+        before = self._reports.get(event.writer)
+        begun_anew = before is None or event.received < before.received
+        self._arrived(event.received - (0 if before is None or begun_anew else before.received))
+        capacities = {name: capacity for name, capacity in event.capacities if capacity.serves}
+        self._reports[event.writer] = _Report(now, capacities, event.received)
+        self._combine(now)
 
-    def on_forward(self, now: float) -> None:
+    def on_forward(self, pool: str, stamp: float, now: float) -> None:
         """Note a request that is sent there."""
-        self._in_transit.append(now)
+        self.forwarded_at = stamp
+        self._in_transit.append((now, pool))
+        self._in_transit_to[pool] = self._in_transit_to.get(pool, 0) + 1
 
     def on_refusal(self, now: float) -> None:
         """Leave the region alone until its next state can know better."""
-        self.refused_until = now + self.round_trip_seconds
+        self._refused_until = now + self.round_trip_seconds
 
-    def in_transit(self, now: float) -> int:
-        """Requests sent there that no state has counted yet."""
-        while self._in_transit and self._in_transit[0] < now - LOST_SECONDS:
-            self._in_transit.popleft()
-        return len(self._in_transit)
+    def in_transit(self, pool: str, now: float) -> int:
+        """Requests sent to a pool there that no state has counted yet."""
+        while self._in_transit and self._in_transit[0][0] < now - LOST_SECONDS:
+            self._arrived(1)
+        return self._in_transit_to.get(pool, 0)
 
     def usable(self, now: float) -> bool:
         """Whether its state is fresh enough to act on."""
-        if self.heard_at is None or now < self.refused_until:
+        if self.heard_at is None or now < self._refused_until:
             return False
-        return now - self.heard_at <= STATE_LIMIT_SECONDS + self.round_trip_seconds
+        return now - self.heard_at <= self._state_limit_seconds
+
+    def expected(self, pool: str, now: float) -> bool:
+        """Whether it may say soon that it could serve a pool, as it did or as it is new."""
+        if self.heard_at is None:
+            return now - self._known_since <= LOST_SECONDS
+        return pool in self.capacities and now - self.heard_at <= LOST_SECONDS
+
+    @property
+    def _state_limit_seconds(self) -> float:
+        return STATE_LIMIT_SECONDS + self.round_trip_seconds
+
+    def _arrived(self, requests: int) -> None:
+        """So many of those in transit, the oldest, are so no more."""
+        for _ in range(min(requests, len(self._in_transit))):
+            pool = self._in_transit.popleft()[1]
+            self._in_transit_to[pool] -= 1
+            if not self._in_transit_to[pool]:
+                del self._in_transit_to[pool]
+
+    def _combine(self, now: float) -> None:
+        """Put together what the routers have said that are not silent."""
+        said: dict[str, list[PoolCapacity]] = {}
+        for writer, report in list(self._reports.items()):
+            silent_seconds = now - report.heard_at
+            if silent_seconds > FORGOTTEN_SECONDS:
+                del self._reports[writer]
+            elif silent_seconds <= self._state_limit_seconds:
+                for name, capacity in report.capacities.items():
+                    said.setdefault(name, []).append(capacity)
+        self.capacities = {name: combine(views) for name, views in said.items()}
 
 
 class Peers:
@@ -111,7 +168,7 @@ class Peers:
         self.by_region: dict[str, Peer] = {}
         self.index = PrefixIndex()
 
-    def update(self, settings: tuple[PeerSettings, ...]) -> None:
+    def update(self, settings: tuple[PeerSettings, ...], now: float) -> None:
         """Take over the whole truth about who the peers are."""
         regions = {peer.region for peer in settings}
         for region in [r for r in self.by_region if r not in regions]:
@@ -123,21 +180,38 @@ class Peers:
             else:
                 used = {other.slot for other in self.by_region.values()}
                 slot = next(n for n in range(len(used) + 1) if n not in used)
-                self.by_region[peer.region] = Peer(peer, slot)
+                self.by_region[peer.region] = Peer(peer, slot, now)
 
     def cheapest(self, flight: Flight, pool: Pool, now: float) -> Remote | None:
         """The region that would serve the request best; None if none can be judged."""
         if flight.request.origin is not None:
             return None
-        best: Remote | None = None
+        scored: list[tuple[Remote, Peer]] = []
         for peer in self.by_region.values():
             capacity = peer.capacities.get(pool.name)
             if capacity is None or not peer.usable(now) or peer.settings.region in flight.refused:
                 continue
-            remote = self._score(flight, pool, peer, capacity, now)
-            if best is None or remote.cost_seconds < best.cost_seconds:
-                best = remote
-        return best
+            scored.append((self._score(flight, pool, peer, capacity, now), peer))
+        if not scored:
+            return None
+        limit = min(remote.cost_seconds for remote, _ in scored) * (1 + ALIKE_RATIO)
+
+        def rank(found: tuple[Remote, Peer]) -> tuple[float, float, int, float]:
+            remote, peer = found
+            alike = remote.cost_seconds <= limit
+            cost = 0.0 if alike else remote.cost_seconds
+            in_transit = peer.in_transit(pool.name, now)
+            return cost, -remote.cached_tokens, in_transit, peer.forwarded_at
+
+        return min(scored, key=rank)[0]
+
+    def expected(self, flight: Flight, now: float) -> bool:
+        """Whether a region that the request has not been to may soon be able to serve it."""
+        return flight.request.origin is None and any(
+            peer.expected(flight.pool.name, now)
+            for region, peer in self.by_region.items()
+            if region not in flight.refused
+        )
 
     def _score(
         self, flight: Flight, pool: Pool, peer: Peer, capacity: PoolCapacity, now: float
@@ -145,10 +219,11 @@ class Peers:
         depth = self.index.depth(flight.request.block_keys, peer.slot)
         cached = min(depth * pool.tokens.block_tokens, flight.prompt_tokens)
         uncached = flight.prompt_tokens - cached
-        wait = capacity.wait_seconds(capacity.queued + peer.in_transit(now))
+        wait = capacity.wait_seconds(capacity.queued + peer.in_transit(pool.name, now))
         relative_load = capacity.load / max(1.0, pool.mean_inflight)
         prefill = uncached / capacity.prefill_tokens_per_second * (1 + relative_load)
         network = peer.round_trip_seconds
+        patience_seconds = flight.deadline - now
         return Remote(
             region=peer.settings.region,
             cached_tokens=cached,
@@ -157,13 +232,20 @@ class Peers:
             prefill_seconds=prefill,
             network_seconds=network,
             cost_seconds=network + wait + prefill,
-            hold_seconds=max(network, 2 * wait),
+            hold_seconds=max(network, min(2 * wait, patience_seconds)),
         )
 
     def send(self, flight: Flight, region: str, stamp: float, now: float) -> None:
         """Note that a request goes to a region, and that its caches will hold the prompt."""
-        peer = self.by_region[region]
-        peer.on_forward(now)
-        capacity = peer.capacities[flight.pool.name]
-        blocks = int(capacity.kv_capacity_tokens / flight.pool.tokens.block_tokens)
-        self.index.record(peer.slot, flight.request.block_keys, stamp, blocks)
+        peer, keys = self.by_region[region], flight.request.block_keys
+        peer.on_forward(flight.pool.name, stamp, now)
+        flight.depth, flight.stamp = self.index.depth(keys, peer.slot), stamp
+        kv_tokens = sum(capacity.kv_capacity_tokens for capacity in peer.capacities.values())
+        self.index.record(peer.slot, keys, stamp, int(kv_tokens / flight.pool.tokens.block_tokens))
+
+    def take_back(self, flight: Flight, region: str, now: float) -> None:
+        """Note that a region has not served a request: its caches do not hold what was new."""
+        peer = self.by_region.get(region)
+        if peer is not None:
+            peer.on_refusal(now)
+            self.index.retract(peer.slot, flight.request.block_keys, flight.depth, flight.stamp)

@@ -103,7 +103,7 @@ class Router:
                 if name in self._books.pools:
                     self._books.pools[name].retired = self._retiring = True
             case PeersUpdated(peers):
-                self._books.peers.update(peers)
+                self._books.peers.update(peers, now)
             case RegionStateReceived(region):
                 peer = self._books.peers.by_region.get(region)
                 if peer is not None:
@@ -113,11 +113,12 @@ class Router:
                 flight = self._books.flights.get(ticket)
                 if flight is not None and flight.region == region:
                     self._books.take_back(flight, region, now)
-                    self._dispatcher.decide(flight, now)
+                    self._dispatcher.decide_anew(flight, now)
 
     def _on_arrived(self, request: RequestArrived, now: float) -> None:
         pool = self._books.pools.get(request.pool)
         if pool is None or pool.retired:
+            self._note_origin(request)
             self._dispatcher.out.append(Reject(request.ticket, RejectReason.UNKNOWN_POOL, 1.0))
             return
         patience_seconds = pool.settings.queue_timeout_seconds
@@ -133,13 +134,13 @@ class Router:
             prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
         )
         self._books.open(flight)
+        self._note_origin(request)
+        self._dispatcher.decide(flight, now)
+
+    def _note_origin(self, request: RequestArrived) -> None:
+        """Count a request that another region has sent, served or not: it is on its way no more."""
         if request.origin is not None:
             self._received[request.origin] = self._received.get(request.origin, 0) + 1
-        if pool.members:
-            self._dispatcher.decide(flight, now)
-        elif not self._dispatcher.leave(flight, now):
-            self._books.close(flight, now)
-            self._dispatcher.out.append(Reject(request.ticket, RejectReason.NO_ENDPOINTS, 1.0))
 
     def _on_finished(self, ticket: int, now: float) -> None:
         flight = self._books.flights.get(ticket)
@@ -268,8 +269,7 @@ class Router:
 
     def capacities(self, now: float) -> tuple[tuple[str, PoolCapacity], ...]:
         """What each pool could take now: what peers are told."""
-        books = self._books
-        return tuple((name, books.capacity(pool, now)) for name, pool in books.pools.items())
+        return self._books.capacities(now)
 
     def received(self, origin: str) -> int:
         """How many requests have come from an origin since this router began."""
