@@ -11,26 +11,37 @@ from heliostat_cli.loading import OptionError
 from heliostat_cli.simulation.catalogue import POLICY_LINES, catalogue
 from heliostat_cli.simulation.display import progress_display, regions_table, report_table
 from heliostat_cli.simulation.options import (
+    add_record_options,
     add_scenario_options,
     add_sweep_options,
     check_job,
     check_writable,
+    chosen_gateway,
     chosen_policies,
     chosen_policy,
     chosen_seeds,
     parse_sweep,
     planned_jobs,
 )
+from heliostat_cli.simulation.recording import (
+    GatewayRecorder,
+    ReplayDifferenceError,
+    replay_file,
+)
+from heliostat_extproc.recorder import record_to
+from heliostat_routing.errors import RecordingError
 from heliostat_sim.evaluation import (
     HEADLINES,
     Job,
     Measure,
+    Report,
     ResultCache,
     Results,
     SweepError,
     compare,
     measure_named,
     parameter_jobs,
+    run_job,
     run_jobs,
     sweep_of,
 )
@@ -44,7 +55,8 @@ _DEFAULT_MEASURE = "ttft_p90_seconds"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of `heliostat sim`."""
     parser.epilog = (
-        "Exit status: 0 on success, 1 if a process died, 2 on wrong options, 130 on ^C."
+        "Exit status: 0 on success, 1 if a process died or a replay differs, 2 on wrong options,"
+        " 130 on ^C."
         " The same scenario, policy and seed give the same numbers everywhere."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -55,6 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _configure_sweep(
         actions.add_parser("sweep", help="compare policies over values of a parameter")
     )
+    _configure_replay(actions.add_parser("replay", help="let a recorded router decide again"))
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +76,7 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     _add_changes(parser)
     _add_json(parser)
+    add_record_options(parser)
     parser.set_defaults(action=_run)
 
 
@@ -96,6 +110,16 @@ def _configure_sweep(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(action=_sweep)
 
 
+def _configure_replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recording",
+        type=Path,
+        metavar="FILE",
+        help="what --record of `heliostat gateway`, `router` or `sim run` has written",
+    )
+    parser.set_defaults(action=_replay)
+
+
 def _add_changes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
@@ -118,10 +142,10 @@ def run(args: argparse.Namespace) -> int:
     action: Callable[[argparse.Namespace], None] = args.action
     try:
         action(args)
-    except (OptionError, WorkloadError) as error:
+    except (OptionError, WorkloadError, RecordingError) as error:
         print(f"heliostat sim: {error}", file=sys.stderr)
         return 2
-    except SweepError as error:
+    except (SweepError, ReplayDifferenceError) as error:
         print(f"heliostat sim: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -142,9 +166,27 @@ def _run(args: argparse.Namespace) -> None:
     (job,) = planned_jobs(args, [chosen_policy(args.policy)], [args.seed], changes)
     check_job(job)
     check_writable("--json", args.json)
-    report = run_jobs([job], processes=1)[job]
+    report = _run_recorded(job, args)
     tables = [report_table(report).to_text(), regions_table(report).to_text()]
     _deliver(tables, report.to_json(), args.json)
+
+
+def _run_recorded(job: Job, args: argparse.Namespace) -> Report:
+    gateway = chosen_gateway(job, args.record, args.record_gateway)
+    check_writable("--record", args.record)
+    with record_to(args.record) as recorder:
+        if recorder is None:
+            return run_job(job)
+        return run_job(job, GatewayRecorder(gateway, recorder))
+
+
+def _replay(args: argparse.Namespace) -> None:
+    try:
+        count = replay_file(args.recording)
+    except OSError as error:
+        raise OptionError(f"{args.recording}: {error.strerror}") from error
+    print(f"{count.agreeing} of {count.steps} steps agree")
+    count.check(args.recording)
 
 
 def _compare(args: argparse.Namespace) -> None:

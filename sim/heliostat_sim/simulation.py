@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from heliostat_sim.policies.registry import POLICIES, GatewayLayout, PolicyName, factory
+from heliostat_sim.policies.registry import POLICIES, GatewayLayout, ObserverOf, PolicyName, factory
 from heliostat_sim.world.demand import Demand
 from heliostat_sim.world.records import Records
 from heliostat_sim.world.settings import WorldSettings
@@ -15,15 +15,17 @@ def run_world(
     policy: PolicyName | str,
     seed: int,
     layout: GatewayLayout | None = None,
+    observer_of: ObserverOf | None = None,
 ) -> Records:
     """Run to the end. Without a layout the gateways stand where the policy's source has them.
 
-    A single gateway stands in the first region, if the settings name none.
+    A single gateway stands in the first region, if the settings name none. `observer_of` lets
+    others see what Heliostat's routers are told and what they answer.
     Raises ValueError for an unknown policy.
     """
     name = PolicyName(policy)
     settings = laid_out(settings, layout or POLICIES[name].layout)
-    return World(settings, demand, factory(name, settings), seed).run()
+    return World(settings, demand, factory(name, settings, observer_of), seed).run()
 
 
 def laid_out(settings: WorldSettings, layout: GatewayLayout) -> WorldSettings:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from heliostat_cli.loading import OptionError
 from heliostat_sim.evaluation import Changes, Job, Terms, job_scenario
-from heliostat_sim.policies.registry import GatewayLayout, PolicyName
+from heliostat_sim.policies.registry import POLICIES, GatewayLayout, PolicyName
+from heliostat_sim.simulation import laid_out
 
 Values = tuple[str, tuple[str, ...]]
 """A dotted name and the values that it takes."""
@@ -43,6 +44,21 @@ def add_scenario_options(parser: argparse.ArgumentParser) -> None:
         default=Terms().warmup_seconds,
         metavar="SECONDS",
         help="leave out this much at the start (default: %(default)g)",
+    )
+
+
+def add_record_options(parser: argparse.ArgumentParser) -> None:
+    """Which router's decisions are written down, and where."""
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write what a router is told and decides (heliostat only), for `sim replay`",
+    )
+    parser.add_argument(
+        "--record-gateway",
+        metavar="NAME",
+        help="the router's gateway, such as us-0 (default: the first)",
     )
 
 
@@ -133,6 +149,27 @@ def check_job(job: Job) -> None:
         raise OptionError(
             f"--warmup {job.terms.warmup_seconds:g} leaves nothing of {duration_seconds:g} s"
         )
+
+
+def chosen_gateway(job: Job, record: Path | None, name: str | None) -> str:
+    """The gateway whose router is recorded, where one is."""
+    policy = PolicyName(job.policy)
+    if record is None:
+        if name is not None:
+            raise OptionError("--record-gateway means nothing without --record")
+    elif policy is not PolicyName.HELIOSTAT:
+        raise OptionError(f"--record: {policy} has no router to record, only heliostat has")
+    settings = laid_out(job_scenario(job).settings(), job.layout or POLICIES[policy].layout)
+    regions = [r for r in settings.regions if settings.single_gateway in (None, r.name)]
+    names = [f"{region.name}-{n}" for region in regions for n in range(region.gateways)]
+    if name is not None and name not in names:
+        raise OptionError(f"--record-gateway: there is no gateway {name!r}; {_listing(names)}")
+    return names[0] if name is None else name
+
+
+def _listing(names: Sequence[str], most: int = 10) -> str:
+    more = ", ..." if len(names) > most else ""
+    return f"there are {', '.join(names[:most])}{more}"
 
 
 def check_writable(option: str, path: Path | None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from heliostat_sim.evaluation.measurement import Terms, make_report
 from heliostat_sim.evaluation.report import Report
 from heliostat_sim.evaluation.result_cache import ResultCache
-from heliostat_sim.policies.registry import GatewayLayout
+from heliostat_sim.policies.registry import GatewayLayout, ObserverOf
 from heliostat_sim.scenario.scenario import Scenario, load_scenario, parse_change
 from heliostat_sim.simulation import run_world
 
@@ -69,12 +69,12 @@ def job_scenario(job: Job) -> Scenario:
     return scenario.with_changes(dict(map(parse_change, job.changes)))
 
 
-def run_job(job: Job) -> Report:
-    """Run one world and measure it."""
+def run_job(job: Job, observer_of: ObserverOf | None = None) -> Report:
+    """Run one world and measure it; others may look on at Heliostat's routers."""
     scenario = job_scenario(job)
     settings = scenario.settings()
     demand = scenario.demand(job.seed, job.traces)
-    records = run_world(settings, demand, job.policy, job.seed, job.layout)
+    records = run_world(settings, demand, job.policy, job.seed, job.layout, observer_of)
     return make_report(
         records,
         settings,

@@ -15,7 +15,7 @@ from heliostat_sim.policies.skylb import SkyLb
 from heliostat_sim.policies.skylb_selection import PrefixSelection, RingSelection
 from heliostat_sim.policies.sticky import StickyUntilSaturated
 from heliostat_sim.world.balancer import Balancer, GatewayPort
-from heliostat_sim.world.heliostat import HeliostatBalancer, pool_settings
+from heliostat_sim.world.heliostat import HeliostatBalancer, Observer, pool_settings
 from heliostat_sim.world.settings import WorldSettings
 
 
@@ -50,6 +50,10 @@ class GatewayLayout(StrEnum):
 Factory = Callable[[GatewayPort], Balancer]
 
 
+ObserverOf = Callable[[str], Observer | None]
+"""Who looks on at a new router, by its gateway's name; it is asked again after a restart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Common:
     """What the balancers of one world have in common."""
@@ -57,6 +61,8 @@ class Common:
     settings: WorldSettings
     shared: dict[str, Any] = field(default_factory=dict)
     """What they share, where their source has one mind for all."""
+    observer_of: ObserverOf | None = None
+    """Who looks on at Heliostat's routers; the other policies have no core to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +73,18 @@ class Policy:
     layout: GatewayLayout
 
 
-def factory(name: PolicyName, settings: WorldSettings) -> Factory:
+def factory(
+    name: PolicyName, settings: WorldSettings, observer_of: ObserverOf | None = None
+) -> Factory:
     """What makes the balancers of one world; another world needs another factory."""
-    make, common = POLICIES[name].make, Common(settings)
+    make, common = POLICIES[name].make, Common(settings, observer_of=observer_of)
     return lambda port: make(port, common)
 
 
 def _heliostat(port: GatewayPort, common: Common) -> HeliostatBalancer:
-    return HeliostatBalancer(port, pool_settings(common.settings), common.settings.signals)
+    settings = common.settings
+    observe = None if common.observer_of is None else common.observer_of(port.name)
+    return HeliostatBalancer(port, pool_settings(settings), settings.signals, observe)
 
 
 def _skylb(port: GatewayPort) -> SkyLb:
