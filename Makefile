@@ -10,10 +10,10 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test demo e2e-vllm tools cluster e2e crds charts lock clean
+.PHONY: help install check format test demo evaluation evaluation-smoke e2e-vllm tools cluster e2e crds charts lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## make .venv with the locked dependencies (PYTHON=python3.12 chooses the Python)
 
@@ -32,6 +32,12 @@ test: $(INSTALLED) ## run the tests (ARGS="tests/routing -k ledger" runs some of
 
 demo: $(INSTALLED) ## a real Envoy, the router and four engine stand-ins (ARGS="--seconds 60")
 	@$(BIN)/heliostat demo $(ARGS)
+
+evaluation: $(INSTALLED) ## write docs/evaluation.md anew, half an hour (ARGS="--traces DIR" plays traces)
+	$(BIN)/heliostat sim evaluate $(ARGS)
+
+evaluation-smoke: $(INSTALLED) ## fail if Heliostat falls behind its recorded ratios to SkyLB
+	$(BIN)/heliostat sim evaluate --smoke $(ARGS)
 
 e2e-vllm: $(INSTALLED) $(TINY_MODEL) ## two real vLLM on the CPU behind the gateway (6 GB on disk)
 	$(BIN)/pytest e2e/vllm $(ARGS)

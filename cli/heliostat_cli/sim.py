@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from heliostat_cli.loading import OptionError
+from heliostat_cli.simulation import evaluate
 from heliostat_cli.simulation.catalogue import POLICY_LINES, catalogue
 from heliostat_cli.simulation.display import progress_display, regions_table, report_table
+from heliostat_cli.simulation.evaluate import FellBehindError
 from heliostat_cli.simulation.options import (
     add_record_options,
     add_scenario_options,
@@ -55,8 +57,8 @@ _DEFAULT_MEASURE = "ttft_p90_seconds"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of `heliostat sim`."""
     parser.epilog = (
-        "Exit status: 0 on success, 1 if a process died or a replay differs, 2 on wrong options,"
-        " 130 on ^C."
+        "Exit status: 0 on success, 1 if a process died, a replay differs or ratios fell behind,"
+        " 2 on wrong options, 130 on ^C."
         " The same scenario, policy and seed give the same numbers everywhere."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -68,6 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         actions.add_parser("sweep", help="compare policies over values of a parameter")
     )
     _configure_replay(actions.add_parser("replay", help="let a recorded router decide again"))
+    evaluate.configure(
+        actions.add_parser("evaluate", help="write the evaluation, or guard its ratios")
+    )
 
 
 def _configure_run(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     except (OptionError, WorkloadError, RecordingError) as error:
         print(f"heliostat sim: {error}", file=sys.stderr)
         return 2
-    except (SweepError, ReplayDifferenceError) as error:
+    except (SweepError, ReplayDifferenceError, FellBehindError) as error:
         print(f"heliostat sim: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """Keeps the reports of a long evaluation in a file, so that it can go on where it was cut off."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -11,6 +11,8 @@ from heliostat_sim.evaluation.report import Report
 
 _PACKAGES = ("heliostat_routing", "heliostat_sim")
 _SOURCES = (".py", ".yaml")
+_UNSEEN = "heliostat_sim/findings"
+"""What only words the reports, and makes none."""
 
 
 class ResultCache:
@@ -18,12 +20,12 @@ class ResultCache:
 
     A report counts only while the code and the scenarios that it came from are the same. What a
     path in a key leads to is not looked at: whoever changes a file outside the packages removes
-    the cache.
+    the cache. `packages` are those that the reports depend on.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, packages: Sequence[str] = _PACKAGES) -> None:
         self._path = path
-        self._code = code_digest()
+        self._code = code_digest(packages)
         self._reports: dict[str, Report] = {}
         if path.exists():
             self._read()
@@ -55,10 +57,10 @@ class ResultCache:
                 self._reports[entry["key"]] = Report.from_json(entry["report"])
 
 
-def code_digest() -> str:
-    """A digest of all code and scenarios that reports depend on."""
+def code_digest(packages: Sequence[str] = _PACKAGES) -> str:
+    """A digest of all code and scenarios in these packages that reports depend on."""
     digest = sha256()
-    for package in _PACKAGES:
+    for package in packages:
         _add(digest.update, files(package), package)
     return digest.hexdigest()
 
@@ -66,6 +68,8 @@ def code_digest() -> str:
 def _add(update: Callable[[bytes], object], folder: Traversable, name: str) -> None:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         inner = f"{name}/{entry.name}"
+        if inner == _UNSEEN:
+            continue
         if entry.is_dir():
             _add(update, entry, inner)
         elif entry.name.endswith(_SOURCES):

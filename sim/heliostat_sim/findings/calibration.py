@@ -1,0 +1,91 @@
+"""Whether the simulation can be trusted: what was fitted, and what it then predicts."""
+
+from collections.abc import Sequence
+
+from heliostat_sim.evaluation import Table
+from heliostat_sim.findings.campaign import Campaign
+from heliostat_sim.findings.fitting import (
+    Candidate,
+    best,
+    chat_fit,
+    chosen_kv_tokens,
+    chosen_tree_tokens,
+    tree_fit,
+)
+from heliostat_sim.findings.predictions import Range, predictions
+from heliostat_sim.findings.published import MISS_RATIO, PUBLISHED
+from heliostat_sim.findings.remarks import remark
+from heliostat_sim.findings.section import Draft, Section
+
+_SHOWN = 6
+
+
+def calibration(campaign: Campaign) -> Section:
+    """Two fits on hit rates, and all published figures against what follows."""
+    draft = Draft("Calibration")
+    draft.say(
+        """Engine speeds come from the hardware's data, not from a fit. The KV capacity is fitted
+        once, for both chats together, on the published hit rates of round robin and least load
+        alone. The paper does not publish the lengths of its tree prompts: the part that all prompts
+        share and the mean answer are fitted on the same two policies' hit rates in both tree
+        workloads. Nothing else is fitted: all other published figures are predicted. The paper does
+        not say which end of a range is which workload, so the lower simulated value is held against
+        the lower published one."""
+    )
+    _capacities(draft, chat_fit(campaign))
+    _lengths(draft, tree_fit(campaign))
+    _predicted(draft, campaign)
+    return draft.done()
+
+
+def _capacities(draft: Draft, candidates: Sequence[Candidate]) -> None:
+    rows = tuple(
+        (f"{candidate.values[0]:,}", *_hits(candidate), f"{candidate.error:.3f}")
+        for candidate in candidates
+    )
+    header = ("KV tokens", "round robin", "least load", "error")
+    draft.heading("KV capacity of an engine")
+    draft.table(Table(header, rows, "Hit rates in both chats; error as root mean square of logs"))
+    fitted, chosen = best(candidates).values[0], chosen_kv_tokens()
+    draft.say(f"Fitted: {fitted:,} tokens. The scenarios have {chosen:,}.")
+
+
+def _lengths(draft: Draft, candidates: Sequence[Candidate]) -> None:
+    ordered = sorted(candidates, key=lambda candidate: candidate.error)[:_SHOWN]
+    rows = tuple(
+        (*map(str, candidate.values), *_hits(candidate), f"{candidate.error:.3f}")
+        for candidate in ordered
+    )
+    header = ("shared tokens", "answer tokens", "round robin", "least load", "error")
+    draft.heading("Lengths of tree prompts")
+    draft.table(Table(header, rows, f"Hit rates in both tree workloads; the best {_SHOWN} pairs"))
+    shared, answer = chosen_tree_tokens()
+    draft.say(f"The scenarios have {shared} shared tokens and answers of {answer} in the mean.")
+
+
+def _predicted(draft: Draft, campaign: Campaign) -> None:
+    found = predictions(campaign)
+    rows, missed = [], []
+    for published in PUBLISHED:
+        error = published.error(*found[published.key])
+        kind = "fitted" if published.fitted else "missed" if error > MISS_RATIO else "predicted"
+        ours = _words(found[published.key])
+        target = _words((published.low, published.high))
+        rows.append((published.words, target, ours, f"{error:.0%}", kind))
+        if error > MISS_RATIO:
+            missed.append(f"- {published.words}: {remark(published.key)}")
+    draft.heading("Published and predicted")
+    header = ("", "published", "simulated", "error", "")
+    draft.table(Table(header, tuple(rows), "Ranges over workloads; the error of the worse end"))
+    if missed:
+        draft.say(f"More than {MISS_RATIO:.0%} off, and why:")
+        draft.items(missed)
+
+
+def _hits(candidate: Candidate) -> list[str]:
+    return [_words(ends) for ends in candidate.hits.values()]
+
+
+def _words(ends: Range) -> str:
+    low, high = (f"{end:.3f}" if end < 1 else f"{end:.2f}" for end in ends)
+    return low if low == high else f"{low} to {high}"

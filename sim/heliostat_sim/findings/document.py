@@ -1,0 +1,72 @@
+"""The document: goals first, then all sections, and where each number can be had again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from heliostat_sim.evaluation import Table
+from heliostat_sim.findings.campaign import Effort
+from heliostat_sim.findings.remarks import remark
+from heliostat_sim.findings.section import Goal, Section
+
+_PICTURES = "evaluation"
+
+_INTRODUCTION = """\
+Heliostat's production router in a discrete-event simulation of regions, engines, gateways and
+clients, beside published policies in the same world. `heliostat` and all others see only what they
+would see in production; `clairvoyant` sees everything and is a measure, no rival; `bound` cannot be
+exceeded by any. Nothing here was measured on GPUs: engines are models with an L4's or an H100's
+published speeds, so ratios mean more than absolute numbers.
+
+Throughput is counted as the SkyLB paper counts it: prompt tokens, cached ones in full, and output
+tokens twice. Plain output tokens stand beside it. Ratios are paired by seed, with 95 % limits by
+Student's t. The same seed gives the same numbers everywhere.
+
+All of this file is written by `make evaluation`."""
+
+
+def markdown(sections: Sequence[Section], effort: Effort) -> str:
+    """The whole document."""
+    goals = [goal for section in sections for goal in section.goals]
+    seeds = effort.seed_count
+    scope = f"{seeds} seed{'s' if seeds != 1 else ''} unless a table says otherwise"
+    if effort.short:
+        scope += "; a short run, for a look and not for conclusions"
+    parts = ["# Evaluation", _INTRODUCTION, f"This is of {scope}."]
+    if goals:
+        parts += ["## Goals", _goals_table(goals).to_markdown().rstrip("\n"), *_reasons(goals)]
+    for section in sections:
+        parts += [f"## {section.title}", *section.parts]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(sections: Sequence[Section], effort: Effort, document: Path) -> None:
+    """Write the document and its pictures; pictures of earlier documents are removed."""
+    folder = document.parent / _PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for section in sections:
+        for name, svg in section.pictures.items():
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    document.write_text(markdown(sections, effort), encoding="utf-8")
+
+
+def _goals_table(goals: Sequence[Goal]) -> Table:
+    met = sum(goal.met is True for goal in goals)
+    rows = tuple((goal.words, goal.target, goal.reached, _verdict(goal)) for goal in goals)
+    title = f"{met} of {len(goals)} goals are met"
+    return Table(("goal", "target", "reached", ""), rows, title)
+
+
+def _verdict(goal: Goal) -> str:
+    return "not judged" if goal.met is None else "met" if goal.met else "**missed**"
+
+
+def _reasons(goals: Sequence[Goal]) -> list[str]:
+    missed = [goal for goal in goals if goal.met is False]
+    if not missed:
+        return []
+    return [
+        "Why goals are missed:",
+        "\n".join(f"- {goal.words}: {remark(goal.key)}" for goal in missed),
+    ]
