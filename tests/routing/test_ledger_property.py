@@ -6,27 +6,34 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Reject, WakeAt
+from heliostat_routing.capacity import PoolCapacity
+from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Forward, Reject, WakeAt
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
     EngineMetrics,
     Event,
+    ForwardRefused,
     MetricsScraped,
     Outcome,
+    PeerSettings,
+    PeersUpdated,
     PoolRemoved,
     PoolUpdated,
+    RegionStateReceived,
     RequestArrived,
     RequestFinished,
     RequestMeasured,
     ScrapeFailed,
     Tick,
 )
+from heliostat_routing.peers import LOST_SECONDS
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
 
 ADDRESSES = [f"e{number}" for number in range(4)]
 POOLS = ["a", "b"]
+REGIONS = ["west", "east"]
 ENDPOINTS = st.lists(
     st.builds(
         EndpointSettings,
@@ -39,7 +46,7 @@ ENDPOINTS = st.lists(
 ).map(tuple)
 SETTINGS = st.builds(
     PoolSettings,
-    policy=st.sampled_from(PolicyName),
+    policy=st.sampled_from([PolicyName.HELIOSTAT, PolicyName.HELIOSTAT, *PolicyName]),
     pending_limit=st.integers(0, 2),
     queue_limit=st.integers(0, 4),
     queue_timeout_seconds=st.sampled_from([0.5, 5.0]),
@@ -61,6 +68,49 @@ METRICS = st.builds(
     first_tokens=st.one_of(st.none(), COUNT),
     kv_capacity_tokens=st.sampled_from([None, 256, 10_000]),
 )
+PEERS = st.lists(
+    st.builds(
+        PeerSettings,
+        region=st.sampled_from(REGIONS),
+        round_trip_seconds=st.sampled_from([0.0, 0.05, 2.0]),
+    ),
+    max_size=2,
+    unique_by=lambda peer: peer.region,
+).map(tuple)
+CAPACITIES = st.one_of(
+    st.builds(
+        PoolCapacity,
+        free=st.integers(0, 2),
+        room=st.integers(2, 5),
+        queued=st.integers(0, 3),
+        start_seconds=st.sampled_from([0.0, 0.1, 5.0]),
+        finish_seconds=st.sampled_from([0.0, 1.0]),
+        load=st.floats(0, 5),
+        prefill_tokens_per_second=st.sampled_from([50.0, 5000.0]),
+        kv_capacity_tokens=st.sampled_from([256, 10_000]),
+    ),
+    st.builds(
+        PoolCapacity,
+        free=st.integers(-1, 10**9),
+        room=st.integers(-1, 10**9),
+        queued=st.integers(-1, 10**9),
+        start_seconds=st.floats(),
+        finish_seconds=st.floats(),
+        load=st.floats(),
+        prefill_tokens_per_second=st.floats(),
+        kv_capacity_tokens=st.integers(-1, 10**12),
+    ),
+)
+ROOMY = PoolCapacity(
+    free=2,
+    room=4,
+    queued=0,
+    start_seconds=0.1,
+    finish_seconds=1.0,
+    load=0.0,
+    prefill_tokens_per_second=5000.0,
+    kv_capacity_tokens=10_000,
+)
 
 
 class OpenStreams(RuleBasedStateMachine):
@@ -74,6 +124,12 @@ class OpenStreams(RuleBasedStateMachine):
         self.arrived = 0
         self.queued: set[int] = set()
         self.placed: dict[int, str] = {}
+        self.away: dict[int, str] = {}
+        self.peers: set[str] = set()
+        self.from_others: set[int] = set()
+        self.been: set[tuple[int, str]] = set()
+        self.forwards: list[tuple[float, str]] = []
+        self.undecided: int | None = None
         self.ended: list[int] = []
 
     def tell(self, event: Event) -> list[Command]:
@@ -83,27 +139,40 @@ class OpenStreams(RuleBasedStateMachine):
             match command:
                 case Dispatch(ticket, endpoints, explanation):
                     assert ticket not in self.placed, "dispatched twice"
+                    assert ticket not in self.away, "dispatched here and there"
                     assert len(set(endpoints)) == len(endpoints), "a fallback names one twice"
                     assert explanation.winner == endpoints[0]
                     self.queued.discard(ticket)
                     self.placed[ticket] = endpoints[0]
+                case Forward(ticket, region, hold_seconds, explanation):
+                    assert ticket not in {*self.placed, *self.away, *self.from_others}
+                    assert region in self.peers
+                    assert (ticket, region) not in self.been, "the same region twice"
+                    assert hold_seconds >= 0.0
+                    assert explanation.winner == f"region/{region}"
+                    self.queued.discard(ticket)
+                    self.away[ticket] = region
+                    self.been.add((ticket, region))
+                    self.forwards.append((self.now, region))
                 case Enqueue(ticket, deadline):
                     assert ticket not in self.queued
+                    assert ticket not in self.away
                     assert ticket not in self.placed
                     assert deadline > self.now
                     self.queued.add(ticket)
                 case Reject(ticket):
-                    assert ticket not in self.queued
-                    assert ticket not in self.placed
+                    assert ticket not in {*self.queued, *self.placed, *self.away}
                 case Evict(ticket):
-                    self.queued.remove(ticket)
+                    assert ticket in self.queued or ticket == self.undecided
+                    self.queued.discard(ticket)
                 case WakeAt(at):
                     self.wake_at = at
         return commands
 
     @initialize(settings=SETTINGS)
     def start(self, settings: PoolSettings) -> None:
-        """Start with two endpoints, so that most steps have something to do."""
+        """Start with two endpoints and a peer, so that most steps have something to do."""
+        self.meet((PeerSettings("west", 0.05),))
         self.tell(PoolUpdated("a", settings, (EndpointSettings("e0"), EndpointSettings("e1"))))
 
     @rule(pool=st.sampled_from(POOLS), settings=SETTINGS, endpoints=ENDPOINTS)
@@ -124,18 +193,91 @@ class OpenStreams(RuleBasedStateMachine):
         blocks=st.integers(0, 6),
         adapter=st.sampled_from([None, None, "lora"]),
         most=st.sampled_from([None, 1, 500]),
+        origin=st.sampled_from([None, None, None, "west", "nowhere"]),
+        hold_seconds=st.sampled_from([0.0, 0.2, 100.0]),
     )
     def arrive(
-        self, pool: str, group: int, blocks: int, adapter: str | None, most: int | None
+        self,
+        pool: str,
+        group: int,
+        blocks: int,
+        adapter: str | None,
+        most: int | None,
+        origin: str | None,
+        hold_seconds: float,
     ) -> None:
-        """A request arrives; it is dispatched, queued or rejected at once."""
+        """A request arrives, here or from a peer; it is sent on, queued or rejected at once."""
         ticket, self.arrived = self.arrived, self.arrived + 1
         prompt = tuple(group * 100 + number for number in range(blocks))
-        commands = self.tell(
-            RequestArrived(ticket, pool, prompt, blocks * 512 + 40, most, adapter, group)
+        event = RequestArrived(
+            ticket,
+            pool,
+            prompt,
+            blocks * 512 + 40,
+            most,
+            adapter,
+            group,
+            origin,
+            None if origin is None else hold_seconds,
         )
+        if origin is not None:
+            self.from_others.add(ticket)
+        self.tell_of(ticket, event)
+
+    @rule(peers=PEERS)
+    def meet(self, peers: tuple[PeerSettings, ...]) -> None:
+        """Regions come, go and come back."""
+        self.peers = {peer.region for peer in peers}
+        self.tell(PeersUpdated(peers))
+
+    @rule(
+        region=st.sampled_from([*REGIONS, "west", "nowhere"]),
+        writer=st.sampled_from(["one", "one", "two"]),
+        capacities=st.dictionaries(st.sampled_from(POOLS), CAPACITIES),
+        received=st.integers(-1, 20),
+        round_trip_seconds=st.sampled_from([None, None, 0.1]),
+    )
+    def hear(
+        self,
+        region: str,
+        writer: str,
+        capacities: dict[str, PoolCapacity],
+        received: int,
+        round_trip_seconds: float | None,
+    ) -> None:
+        """A router of another region says whatever it likes, in whatever order."""
+        pools = tuple(capacities.items())
+        self.tell(RegionStateReceived(region, writer, pools, received, round_trip_seconds))
+
+    @rule(region=st.sampled_from(REGIONS), requests=st.integers(1, 5), received=st.integers(0, 5))
+    def rush(self, region: str, requests: int, received: int) -> None:
+        """A peer that has room says so just when many requests arrive."""
+        capacities = dict.fromkeys(POOLS, ROOMY)
+        self.meet(tuple(PeerSettings(name, 0.05) for name in sorted({*self.peers, region})))
+        self.hear(region, "one", capacities, received, None)
+        for number in range(requests):
+            self.arrive("a", self.arrived + number, 6, None, None, None, 0.0)
+
+    @rule(data=st.data(), region=st.sampled_from(REGIONS))
+    def refuse(self, data: st.DataObject, region: str) -> None:
+        """A region gives a request back: one that it has, or one that it has not."""
+        tickets = [*self.away, *self.away, *self.queued, *self.placed, *self.ended[-3:], 10**6]
+        ticket = data.draw(st.sampled_from(tickets))
+        if ticket in self.away and data.draw(st.booleans()):
+            region = self.away[ticket]
+        if self.away.get(ticket) != region:
+            self.tell(ForwardRefused(ticket, region))
+            return
+        del self.away[ticket]
+        self.tell_of(ticket, ForwardRefused(ticket, region))
+
+    def tell_of(self, ticket: int, event: Event) -> None:
+        """Hand over an event after which this request has to be decided."""
+        self.undecided = ticket
+        commands = self.tell(event)
+        self.undecided = None
         answers = [c for c in commands if not isinstance(c, WakeAt) and c.ticket == ticket]
-        assert answers, "a request that arrives is answered"
+        assert answers, "a request that waits nowhere is answered"
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
@@ -144,13 +286,15 @@ class OpenStreams(RuleBasedStateMachine):
         if ticket is not None:
             self.queued.discard(ticket)
             self.placed.pop(ticket, None)
+            self.away.pop(ticket, None)
             self.ended.append(ticket)
             self.tell(RequestFinished(ticket))
 
     @rule(data=st.data(), address=st.sampled_from(ADDRESSES), failed=st.booleans())
     def attempt(self, data: st.DataObject, address: str, failed: bool) -> None:
         """The proxy tells of an attempt, possibly at an endpoint that it chose itself."""
-        ticket = data.draw(st.sampled_from([*self.queued, *self.placed, *self.ended[-3:], 10**6]))
+        tickets = [*self.queued, *self.placed, *self.away, *self.ended[-3:], 10**6]
+        ticket = data.draw(st.sampled_from(tickets))
         if failed:
             self.tell(AttemptFailed(ticket, address))
             return
@@ -168,7 +312,7 @@ class OpenStreams(RuleBasedStateMachine):
         self, data: st.DataObject, outcome: Outcome, address: str | None, cached: int
     ) -> None:
         """The access log tells of a request, before or after its end, or of one unknown."""
-        ticket = data.draw(st.sampled_from([*self.ended[-3:], *self.placed, 10**6]))
+        ticket = data.draw(st.sampled_from([*self.ended[-3:], *self.placed, *self.away, 10**6]))
         self.tell(RequestMeasured(ticket, address, outcome, 0.1, 1.0, 600, cached, 50))
 
     @rule(address=st.sampled_from(ADDRESSES), scraped=METRICS)
@@ -196,14 +340,14 @@ class OpenStreams(RuleBasedStateMachine):
 
     def any_open(self, data: st.DataObject) -> int | None:
         """Draw an open ticket, if there is one."""
-        tickets = [*self.queued, *self.placed]
+        tickets = [*self.queued, *self.placed, *self.away]
         return data.draw(st.sampled_from(tickets)) if tickets else None
 
     @invariant()
     def total_is_open_streams(self) -> None:
-        """The ledger's total is the number of open streams, queue and endpoints told apart."""
+        """The ledger's total is the number of open streams; queue, here and there told apart."""
         ledger = self.router.ledger
-        assert len(ledger) == len(self.queued) + len(self.placed)
+        assert len(ledger) == len(self.queued) + len(self.placed) + len(self.away)
         assert ledger.queued == len(self.queued)
 
     @invariant()
@@ -214,13 +358,32 @@ class OpenStreams(RuleBasedStateMachine):
             assert self.router.ledger.inflight(address) == expected
 
     @invariant()
+    def each_region_has_its_own(self) -> None:
+        """Each region's count is the number of streams there, whether it is a peer still or not."""
+        for region in REGIONS:
+            expected = sum(where == region for where in self.away.values())
+            assert self.router.ledger.inflight(f"region/{region}") == expected
+
+    @invariant()
+    def reservations_end(self) -> None:
+        """On its way to a region is at most what was sent there lately, and never below none."""
+        by_region = self.router._books.peers.by_region
+        assert set(by_region) == self.peers
+        for region, peer in by_region.items():
+            lately = [at for at, to in self.forwards if to == region]
+            sent = sum(at >= self.now - LOST_SECONDS for at in lately)
+            in_transit = [peer.in_transit(pool, self.now) for pool in POOLS]
+            assert min(in_transit) >= 0
+            assert sum(in_transit) <= sent
+
+    @invariant()
     def views_agree(self) -> None:
         """What the router shows is what the ledger says."""
         for view in self.router.views(self.now):
             flights = self.router._books.flights.values()
             pool = self.router._books.pools[view.pool]
             here = [flight for flight in flights if flight.pool is pool]
-            assert view.inflight == sum(not flight.queued for flight in here)
+            assert view.inflight == sum(flight.endpoint is not None for flight in here)
             assert view.queued == sum(flight.queued for flight in here)
             for endpoint in view.endpoints:
                 assert endpoint.inflight == self.router.ledger.inflight(endpoint.address)
