@@ -18,6 +18,8 @@ from heliostat_sim.findings.remarks import remark
 from heliostat_sim.findings.section import Draft, Section
 
 _SHOWN = 6
+_ALIKE = 0.05
+"""Errors that differ by less say little."""
 
 
 def calibration(campaign: Campaign) -> Section:
@@ -46,8 +48,13 @@ def _capacities(draft: Draft, candidates: Sequence[Candidate]) -> None:
     header = ("KV tokens", "round robin", "least load", "error")
     draft.heading("KV capacity of an engine")
     draft.table(Table(header, rows, "Hit rates in both chats; error as root mean square of logs"))
-    fitted, chosen = best(candidates).values[0], chosen_kv_tokens()
-    draft.say(f"Fitted: {fitted:,} tokens. The scenarios have {chosen:,}.")
+    least, chosen = best(candidates), chosen_kv_tokens()
+    alike = [c.values[0] for c in candidates if c.error <= least.error + _ALIKE]
+    draft.say(
+        f"""Fitted: {least.values[0]:,} tokens. The scenarios have {chosen:,}. Capacities from
+        {min(alike):,} on differ in error by less than {_ALIKE:g}. The grid ends with what an L4's
+        memory can hold."""
+    )
 
 
 def _lengths(draft: Draft, candidates: Sequence[Candidate]) -> None:

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import fill
 
 from heliostat_sim.evaluation import Table
+
+_COLUMNS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,11 @@ class Draft:
 
     def say(self, text: str) -> None:
         """A paragraph."""
-        self._parts.append(" ".join(text.split()))
+        self._parts.append(_wrapped(text))
 
     def items(self, lines: Sequence[str]) -> None:
         """A list, its marks included."""
-        self._parts.append("\n".join(lines))
+        self._parts.append("\n".join(_wrapped(line, "  ") for line in lines))
 
     def heading(self, text: str) -> None:
         """A heading within the section."""
@@ -68,3 +71,13 @@ class Draft:
     def done(self) -> Section:
         """The section."""
         return Section(self._title, tuple(self._parts), tuple(self._goals), dict(self._pictures))
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return fill(
+        " ".join(text.split()),
+        _COLUMNS,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
