@@ -141,7 +141,8 @@ class Campaign:
             group = [job for job in missing if (job.policy == PolicyName.HELIOSTAT) is ours]
             cache = self._caches.get(ours)
             if group:
-                self._known |= run_jobs(group, self.effort.processes, self._show, cache)
+                found = run_jobs(group, self.effort.processes, self._show, cache)
+                self._known |= {job: _as_cached(report) for job, report in found.items()}
 
     def _show(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -149,6 +150,11 @@ class Campaign:
             self._said_at = now
             job = progress.job
             self.tell(f"  {progress.done} of {progress.total} runs: {job.scenario}, {job.policy}")
+
+
+def _as_cached(report: Report) -> Report:
+    """The report as a cache would give it, so that a document never tells where it came from."""
+    return Report.from_json(report.to_json())
 
 
 def contenders(

@@ -1,0 +1,86 @@
+"""How comparisons meet goals."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from heliostat_sim.engine import PROFILES
+from heliostat_sim.evaluation import Comparison, Report, Terms, compare, make_report
+from heliostat_sim.findings.judging import Yardsticks, overload_goals, paper_goals
+from heliostat_sim.findings.section import Goal
+from heliostat_sim.world.records import Records
+from heliostat_sim.world.settings import RegionSettings, WorldSettings
+
+MakeComparison = Callable[..., Comparison]
+SETTINGS = WorldSettings((RegionSettings("us", 1),), PROFILES["l4-llama-8b"], {})
+USUAL: dict[str, float] = {
+    "throughput_tokens_per_second": 1000.0,
+    "hit_ratio": 0.4,
+    "ttft_p90_seconds": 2.0,
+    "time_per_output_token_p90_seconds": 0.1,
+    "e2e_p90_seconds": 20.0,
+}
+
+
+def report(policy: str, seed: int, values: dict[str, Any]) -> Report:
+    """A report of these values alone."""
+    empty = make_report(
+        Records(), SETTINGS, scenario="arena", policy=policy, seed=seed, terms=Terms()
+    )
+    return replace(empty, **values)
+
+
+def comparison(seeds: int = 3, **times: float) -> Comparison:
+    """Heliostat with so many times SkyLB's values."""
+    ours = {name: value * times.get(name, 1.0) for name, value in USUAL.items()}
+    pairs = [
+        report(policy, seed, values)
+        for policy, values in (("heliostat", ours), ("skylb", USUAL))
+        for seed in range(seeds)
+    ]
+    return compare(pairs, "skylb")
+
+
+def judged(goals: list[Goal]) -> dict[str, bool | None]:
+    """What is met, by the key's part behind the workload."""
+    return {goal.key.removeprefix("arena-"): goal.met for goal in goals}
+
+
+@pytest.mark.parametrize(
+    ("bound_ratio", "throughput", "met"),
+    [(2.0, 1.19, False), (2.0, 1.2, True), (1.1, 1.02, False), (1.1, 1.03, True)],
+)
+def test_throughput_is_held_to_a_gain_or_to_the_bound(
+    bound_ratio: float, throughput: float, met: bool
+) -> None:
+    """A fifth more than SkyLB is wanted, or 93 % of the bound where that is less."""
+    found = comparison(throughput_tokens_per_second=throughput)
+    goals = paper_goals("arena", "Arena", found, Yardsticks(bound_ratio, 0.2))
+    assert judged(goals)["throughput"] is met
+
+
+@pytest.mark.parametrize(("unloaded_seconds", "met"), [(0.4, False), (0.6, True)])
+def test_waits_count_only_where_skylb_makes_requests_wait(
+    unloaded_seconds: float, met: bool
+) -> None:
+    """An equal p90 misses its goal only where SkyLB's is above four times the unloaded one."""
+    goals = paper_goals("arena", "Arena", comparison(), Yardsticks(1.0, unloaded_seconds))
+    assert judged(goals)["ttft-p90"] is met
+
+
+def test_latencies_and_hits_may_be_a_little_worse() -> None:
+    """Five percent are allowed, and no more."""
+    slightly = {"hit_ratio": 0.96, "e2e_p90_seconds": 1.06}
+    found = judged(paper_goals("arena", "Arena", comparison(**slightly), Yardsticks(1.0, 1.0)))
+    assert found["hit-ratio"] is True
+    assert found["time-per-output-token-p90"] is True
+    assert found["e2e-p90"] is False
+
+
+def test_a_measure_without_values_is_not_judged() -> None:
+    """A goal whose ratio is unknown is neither met nor missed."""
+    reports = [report(policy, 0, {}) for policy in ("heliostat", "skylb")]
+    goals = overload_goals("skew", "Skew", compare(reports, "skylb"))
+    assert [goal.met for goal in goals] == [None, None]
