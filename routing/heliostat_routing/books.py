@@ -54,6 +54,7 @@ class Books:
         cached, uncached, kv_tokens = predict_need(flight, endpoint, flight.depth)
         flight.hit_tokens, flight.uncached_tokens, flight.kv_tokens = cached, uncached, kv_tokens
         flight.dispatched_at = now
+        flight.load = endpoint.load
         flight.wait_seconds = endpoint.clock.done_at(start) - start
         flight.stamp = self.next_stamp(now)
         work_seconds = endpoint.prefill.seconds(uncached)

@@ -10,6 +10,8 @@ from heliostat_routing.settings import BLOCK_BYTES
 PROMPT_WAIT_SECONDS = 0.001
 """A request that was predicted to wait longer than this says nothing clean about prefill."""
 SHORTFALL_TOLERANCE_RATIO = 0.1
+FEWEST_PACED_TOKENS = 8
+"""A shorter answer tells little about the time per token."""
 SETTLE_SECONDS = 0.25
 """A block recorded this shortly before the dispatch may not have been computed yet."""
 
@@ -27,10 +29,23 @@ def calibrate(
     output = event.output_tokens or 0
     if 0 < output <= endpoint.kv_capacity_tokens and event.duration_seconds is not None:
         tokens.observe_output(output, event.duration_seconds)
+        _learn_pace(event, flight, endpoint, output)
         blocks = round(output / tokens.block_tokens)
         index.charge(endpoint.slot, blocks, stamp, capacity_blocks(endpoint, flight.pool))
     _learn_prefill(event, flight, endpoint)
     _correct_index(event, flight, endpoint, index)
+
+
+def _learn_pace(
+    event: RequestMeasured, flight: Flight, endpoint: Endpoint, output_tokens: int
+) -> None:
+    """The load while the answer was made is taken to be the mean of those at its two ends."""
+    if event.ttft_seconds is None or event.duration_seconds is None or flight.failed_at:
+        return
+    decoding_seconds = event.duration_seconds - event.ttft_seconds
+    if output_tokens >= FEWEST_PACED_TOKENS and decoding_seconds > 0:
+        load = (flight.load + endpoint.load) / 2
+        flight.pool.pace.observe(load, decoding_seconds / (output_tokens - 1))
 
 
 def _learn_prefill(event: RequestMeasured, flight: Flight, endpoint: Endpoint) -> None:

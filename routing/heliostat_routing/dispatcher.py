@@ -92,9 +92,18 @@ class Dispatcher:
 
     def offer_to_peers(self, now: float) -> None:
         """Let queued requests go to other regions, those first that gain most."""
-        for pool in self._books.pools.values():
+        books = self._books
+        for pool in books.pools.values():
             for _ in range(WINDOW):
-                if not len(pool.queue) or not self._send_one_away(pool, now):
+                queued = len(pool.queue)
+                if not queued:
+                    break
+                longest_seconds = inf
+                if pool.ready & books.fleet.serving:
+                    longest_seconds = books.capacity(pool, now).wait_seconds(queued)
+                if longest_seconds <= books.peers.nearest_seconds():
+                    break
+                if not self._send_one_away(pool, now):
                     break
 
     def _send_one_away(self, pool: Pool, now: float) -> bool:
@@ -244,7 +253,9 @@ class Dispatcher:
         Without that, requests that need little KV would for ever overtake one that needs much.
         """
         oldest = next(iter(flight.pool.queue.oldest(1)), flight)
-        if oldest is flight or oldest.reserves is None or now >= oldest.overdue_at:
+        if oldest.reserves is None or now >= oldest.overdue_at:
+            return 0
+        if (oldest.arrived_at, oldest.ticket) >= (flight.arrived_at, flight.ticket):
             return 0
         return 1 << oldest.reserves
 

@@ -51,9 +51,9 @@ class RequestArrived:
     `ticket` is unique for the life of the router. `block_keys` are the chained hashes of the
     prompt's full blocks, in order: equal keys mean equal prompts up to and including that block.
     They are opaque here and already cover model, adapter, tools and every message.
-    `affinity_key` spreads requests for the consistent-hash policy. `origin` is the peer region that
-    has forwarded the request, which then goes no further, and `hold_seconds` how long it may be
-    held here before it is given back.
+    `affinity_key` spreads requests for the consistent-hash policy. `origin` is the peer's router
+    that has forwarded the request, which then goes no further, and `hold_seconds` how long it may
+    be held here before it is given back.
     """
 
     ticket: int

@@ -24,7 +24,8 @@ class Verdict(StrEnum):
 class Candidate:
     """One endpoint that was scored; all terms in seconds, `cost_seconds` their sum.
 
-    `spread_seconds` is what an endpoint pays for being the only, and crowded, holder of a prefix.
+    `burden_seconds` is what the requests in flight there pay, `spread_seconds` what an endpoint
+    pays for being the only, and crowded, holder of a prefix.
     """
 
     endpoint: str
@@ -33,6 +34,7 @@ class Candidate:
     wait_seconds: float
     prefill_seconds: float
     network_seconds: float
+    burden_seconds: float
     spread_seconds: float
     cost_seconds: float
 

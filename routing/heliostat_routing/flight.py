@@ -28,6 +28,8 @@ class Flight:
     dispatched_at: float = 0.0
     wait_seconds: float = 0.0
     uncached_tokens: float = 0.0
+    load: float = 0.0
+    """Of its endpoint when it was sent there."""
     depth: int = 0
     runs: Runs = ()
     stamp: float = 0.0

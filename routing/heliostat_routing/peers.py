@@ -8,9 +8,11 @@ that ingresses which see the same states do not all choose the same one.
 """
 
 from collections import deque
+from math import inf
 from typing import NamedTuple
 
 from heliostat_routing.capacity import PoolCapacity, combine
+from heliostat_routing.cost import burden_seconds
 from heliostat_routing.events import PeerSettings, RegionStateReceived
 from heliostat_routing.explanation import Candidate
 from heliostat_routing.flight import Flight
@@ -37,6 +39,7 @@ class Remote(NamedTuple):
     wait_seconds: float
     prefill_seconds: float
     network_seconds: float
+    burden_seconds: float
     cost_seconds: float
     hold_seconds: float
     """How long the peer may hold it before it shall refuse."""
@@ -55,6 +58,7 @@ class Remote(NamedTuple):
             wait_seconds=self.wait_seconds,
             prefill_seconds=self.prefill_seconds,
             network_seconds=self.network_seconds,
+            burden_seconds=self.burden_seconds,
             spread_seconds=0.0,
             cost_seconds=self.cost_seconds,
         )
@@ -167,6 +171,23 @@ class Peers:
     def __init__(self) -> None:
         self.by_region: dict[str, Peer] = {}
         self.index = PrefixIndex()
+        self._by_distance: list[Peer] = []
+        self._unsorted = False
+
+    def on_state(self, event: RegionStateReceived, now: float) -> bool:
+        """Take over what a router of a region says; return whether the region is a peer."""
+        peer = self.by_region.get(event.region)
+        if peer is None:
+            return False
+        before = peer.round_trip_seconds
+        peer.on_state(event, now)
+        self._unsorted |= peer.round_trip_seconds != before
+        return True
+
+    def _sort(self) -> None:
+        if self._unsorted:
+            self._by_distance.sort(key=lambda peer: peer.round_trip_seconds)
+            self._unsorted = False
 
     def update(self, settings: tuple[PeerSettings, ...], now: float) -> None:
         """Take over the whole truth about who the peers are."""
@@ -181,17 +202,37 @@ class Peers:
                 used = {other.slot for other in self.by_region.values()}
                 slot = next(n for n in range(len(used) + 1) if n not in used)
                 self.by_region[peer.region] = Peer(peer, slot, now)
+        self._by_distance = list(self.by_region.values())
+        self._unsorted = True
 
-    def cheapest(self, flight: Flight, pool: Pool, now: float) -> Remote | None:
-        """The region that would serve the request best; None if none can be judged."""
+    def nearest_seconds(self) -> float:
+        """The shortest round trip to any region."""
+        self._sort()
+        return self._by_distance[0].round_trip_seconds if self._by_distance else inf
+
+    def cheapest(
+        self, flight: Flight, pool: Pool, now: float, limit_seconds: float = inf
+    ) -> Remote | None:
+        """The region that would serve the request best, for less than the limit.
+
+        None if there is none, or none can be judged. Regions whose round trip alone takes longer
+        than the limit are not looked at.
+        """
         if flight.request.origin is not None:
             return None
+        self._sort()
         scored: list[tuple[Remote, Peer]] = []
-        for peer in self.by_region.values():
+        for peer in self._by_distance:
+            if peer.round_trip_seconds >= limit_seconds:
+                break
             capacity = peer.capacities.get(pool.name)
             if capacity is None or not peer.usable(now) or peer.settings.region in flight.refused:
                 continue
-            scored.append((self._score(flight, pool, peer, capacity, now), peer))
+            wait_seconds = capacity.wait_seconds(capacity.queued + peer.in_transit(pool.name, now))
+            if peer.round_trip_seconds + wait_seconds < limit_seconds:
+                remote = self._score(flight, pool, peer, capacity, wait_seconds, now)
+                if remote.cost_seconds < limit_seconds:
+                    scored.append((remote, peer))
         if not scored:
             return None
         limit = min(remote.cost_seconds for remote, _ in scored) * (1 + ALIKE_RATIO)
@@ -214,15 +255,26 @@ class Peers:
         )
 
     def _score(
-        self, flight: Flight, pool: Pool, peer: Peer, capacity: PoolCapacity, now: float
+        self,
+        flight: Flight,
+        pool: Pool,
+        peer: Peer,
+        capacity: PoolCapacity,
+        wait: float,
+        now: float,
     ) -> Remote:
         depth = self.index.depth(flight.request.block_keys, peer.slot)
         cached = min(depth * pool.tokens.block_tokens, flight.prompt_tokens)
         uncached = flight.prompt_tokens - cached
-        wait = capacity.wait_seconds(capacity.queued + peer.in_transit(pool.name, now))
-        relative_load = capacity.load / max(1.0, pool.mean_inflight)
-        prefill = uncached / capacity.prefill_tokens_per_second * (1 + relative_load)
+        prefill = uncached / capacity.prefill_tokens_per_second
         network = peer.round_trip_seconds
+        ttft = network + wait + prefill
+        burden = burden_seconds(
+            capacity.load,
+            prefill,
+            ttft - pool.settings.ttft_objective_seconds,
+            pool.decode_seconds(flight.request.max_output_tokens),
+        )
         patience_seconds = flight.deadline - now
         return Remote(
             region=peer.settings.region,
@@ -231,7 +283,8 @@ class Peers:
             wait_seconds=wait,
             prefill_seconds=prefill,
             network_seconds=network,
-            cost_seconds=network + wait + prefill,
+            burden_seconds=burden,
+            cost_seconds=ttft + burden,
             hold_seconds=max(network, min(2 * wait, patience_seconds)),
         )
 

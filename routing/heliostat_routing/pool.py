@@ -1,6 +1,7 @@
 """One pool: its settings, its members as a set, its queue, and what was learned of its requests."""
 
 from heliostat_routing.events import PoolUpdated
+from heliostat_routing.pace_model import PaceModel
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.settings import EndpointPhase, PoolSettings
 from heliostat_routing.token_model import TokenModel
@@ -27,6 +28,7 @@ class Pool:
         self.inflight = 0
         self.queue = WaitQueue()
         self.tokens = TokenModel()
+        self.pace = PaceModel()
         self.prefill = PrefillModel(settings.prefill_tokens_per_second)
         self.usual_work_seconds = 0.1
         """Prefill that a request brings: a running mean."""
@@ -41,6 +43,10 @@ class Pool:
     def mean_inflight(self) -> float:
         """Requests in flight per member."""
         return self.inflight / max(1, self.members.bit_count())
+
+    def decode_seconds(self, max_output_tokens: int | None) -> float:
+        """What a request and each other in its batch slow each other down, all in all."""
+        return 2 * self.tokens.expected_output(max_output_tokens) * self.pace.growth_seconds
 
     def observe_need(self, work_seconds: float, kv_tokens: float) -> None:
         """Learn from a request that is sent what a usual one needs."""

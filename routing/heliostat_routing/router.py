@@ -5,6 +5,7 @@ up to date before the next request is looked at.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from math import inf
 
 from heliostat_routing.books import Books
@@ -104,10 +105,8 @@ class Router:
                     self._books.pools[name].retired = self._retiring = True
             case PeersUpdated(peers):
                 self._books.peers.update(peers, now)
-            case RegionStateReceived(region):
-                peer = self._books.peers.by_region.get(region)
-                if peer is not None:
-                    peer.on_state(event, now)
+            case RegionStateReceived():
+                if self._books.peers.on_state(event, now):
                     self._dispatcher.offer_to_peers(now)
             case ForwardRefused(ticket, region):
                 flight = self._books.flights.get(ticket)
@@ -271,9 +270,10 @@ class Router:
         """What each pool could take now: what peers are told."""
         return self._books.capacities(now)
 
-    def received(self, origin: str) -> int:
-        """How many requests have come from an origin since this router began."""
-        return self._received.get(origin, 0)
+    @property
+    def received(self) -> Mapping[str, int]:
+        """How many requests have come from each router of peers since this one began."""
+        return self._received
 
     def views(self, now: float) -> tuple[PoolView, ...]:
         """The state of every pool, to read."""

@@ -53,6 +53,9 @@ class PoolSettings:
     """How long a request may be held before it is evicted."""
     age_bound_seconds: float = 5.0
     """A request held longer takes the first endpoint that is available, best or not."""
+    ttft_objective_seconds: float = 1.0
+    """Time to first token that the pool's users are content with. What is predicted to take longer
+    weighs as much as if every request in flight beside it waited for it."""
     prefill_tokens_per_second: float = 8000.0
     """The prefill rate assumed until the access log has measured the real one."""
     kv_capacity_tokens: int = 100_000

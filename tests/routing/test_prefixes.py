@@ -82,11 +82,11 @@ def test_a_freed_endpoint_takes_the_request_with_the_greatest_regret() -> None:
 def test_the_age_bound_ends_a_wait() -> None:
     """A request held longer than the age bound takes the first endpoint that is free."""
     book = Playbook(2, prefill_tokens_per_second=RATE, age_bound_seconds=1.0)
-    prompt = keys(("doc", 100))
+    prompt = keys(("doc", 200))
     home = target(book.arrive(1, prompt))
     assert home is not None
     served(book, 1, home)
-    assert target(book.arrive(2, (*prompt, *keys(("long", 60))), after=20.0)) == home
+    assert target(book.arrive(2, (*prompt, *keys(("long", 60))), after=40.0)) == home
     (held,) = book.arrive(3, (*prompt, *keys(("short", 1))))
     assert isinstance(held, Enqueue)
     (dispatch,) = book.tick(1.0)

@@ -1,15 +1,13 @@
-"""Which endpoints are worth scoring, and what each would cost in seconds.
+"""Which endpoints are worth scoring, and what each would cost in seconds (see `cost`).
 
-cost = network + predicted wait + (u / P) (1 + load / mean load) + spread
-
-u are the prompt tokens that the endpoint does not hold, P its measured prefill rate. Spread is
-what the only, crowded holder of a prefix pays, so that a hot prefix gets a second home before the
-first saturates. A dozen endpoints at most are scored: the least loaded at the deepest matches, and
-the least loaded of all.
+Spread is what the only, crowded holder of a prefix pays, so that a hot prefix gets a second home
+before the first saturates. A dozen endpoints at most are scored: the least loaded at the deepest
+matches, and the least loaded of all.
 """
 
 from typing import NamedTuple
 
+from heliostat_routing.cost import burden_seconds
 from heliostat_routing.endpoint import Endpoint
 from heliostat_routing.explanation import Candidate
 from heliostat_routing.fleet import Fleet
@@ -24,7 +22,7 @@ PER_LEVEL = 2
 """Holders scored at each depth: available ones first, then busy ones."""
 LEAST_LOADED = 2
 """Endpoints scored for their low load alone."""
-INDIFFERENT_RATIO = 0.05
+INDIFFERENT_RATIO = 0.1
 INDIFFERENT_SECONDS = 0.0005
 """Costs that differ by less than this share and these seconds together are alike."""
 CROWDED_KV_UTILIZATION = 0.5
@@ -39,6 +37,7 @@ class Scored(NamedTuple):
     wait_seconds: float
     prefill_seconds: float
     network_seconds: float
+    burden_seconds: float
     spread_seconds: float
     cost_seconds: float
     slot: int
@@ -48,20 +47,32 @@ class Scored(NamedTuple):
 
     def candidate(self) -> Candidate:
         """What the explanation tells of it."""
-        return Candidate(*self[:8])
+        return Candidate(*self[:9])
 
 
 class Costs:
     """What one request would cost at each endpoint; what all endpoints share is computed once."""
 
-    __slots__ = ("_flight", "_mean_load", "_network_seconds", "_now", "_pool", "_request_seconds")
+    __slots__ = (
+        "_decode_seconds",
+        "_flight",
+        "_network_seconds",
+        "_now",
+        "_objective_seconds",
+        "_pool",
+        "_queue_seconds",
+        "_request_seconds",
+    )
 
-    def __init__(self, flight: Flight, pool: Pool, now: float) -> None:
+    def __init__(self, flight: Flight, pool: Pool, now: float, queue_seconds: float = 0.0) -> None:
+        """With `queue_seconds` the request waits at least so long, wherever it goes."""
         self._flight = flight
         self._pool = pool
         self._now = now
         self._request_seconds = pool.tokens.mean_duration_seconds
-        self._mean_load = max(1.0, pool.mean_inflight)
+        self._decode_seconds = pool.decode_seconds(flight.request.max_output_tokens)
+        self._objective_seconds = pool.settings.ttft_objective_seconds
+        self._queue_seconds = queue_seconds
         self._network_seconds = pool.settings.network_seconds
 
     def at(
@@ -76,18 +87,22 @@ class Costs:
         cached, uncached, kv_tokens = predict_need(self._flight, endpoint, depth)
         kv_wait = endpoint.kv_wait_seconds(kv_tokens, request_seconds)
         wait = max(endpoint.wait_seconds(now, request_seconds), kv_wait) + ahead_seconds
+        wait = max(wait, self._queue_seconds)
         work = endpoint.prefill.seconds(uncached)
-        prefill = work * (1 + endpoint.load / self._mean_load)
+        ttft = network + wait + work
+        late = ttft - self._objective_seconds
+        burden = burden_seconds(endpoint.load, work, late, self._decode_seconds)
         spread = endpoint.prefill.seconds(cached) * _crowding(endpoint, self._pool) if only else 0.0
         return Scored(
             endpoint.address,
             cached,
             uncached,
             wait,
-            prefill,
+            work,
             network,
+            burden,
             spread,
-            network + wait + prefill + spread,
+            ttft + burden + spread,
             endpoint.slot,
             endpoint.load,
             kv_wait == 0.0 and endpoint.available(now),

@@ -53,11 +53,9 @@ class HeliostatPolicy:
         scored: list[Scored] = []
         stay_seconds = inf
         if eligible:
-            costs = Costs(flight, pool, now)
+            costs = Costs(flight, pool, now, queue_seconds)
             scored = score_candidates(costs, flight, pool, eligible, world)
-            stay_seconds = min(
-                s.cost_seconds + max(0.0, queue_seconds - s.wait_seconds) for s in scored
-            )
+            stay_seconds = scored[0].cost_seconds
         remote = self._cheaper_remote(flight, pool, stay_seconds, now)
         if remote is None:
             return None
@@ -68,10 +66,9 @@ class HeliostatPolicy:
     ) -> Remote | None:
         """The best region, if it is better than staying by more than predictions are good for."""
         peers = self._world.peers
-        remote = peers.cheapest(flight, pool, now) if peers.by_region else None
-        if remote is None or remote.cost_seconds * (1 + INDIFFERENT_RATIO) >= stay_seconds:
+        if not peers.by_region:
             return None
-        return remote
+        return peers.cheapest(flight, pool, now, stay_seconds / (1 + INDIFFERENT_RATIO))
 
     def _forward(self, remote: Remote, scored: list[Scored], eligible: int) -> Pick:
         ranked: tuple[Explicable, ...] = (remote, *scored)

@@ -83,7 +83,6 @@ class HeliostatBalancer:
         self._fallbacks: dict[int, tuple[str, ...]] = {}
         self._hosts: dict[str, EngineHost] = {}
         self._wake_at: float | None = None
-        self._received: dict[str, int] = {}
 
     # What happens
 
@@ -110,11 +109,6 @@ class HeliostatBalancer:
         """A request asks for an endpoint."""
         self._requests[request.id] = request
         chain = request.chain
-        origin = None
-        if request.forwarded:
-            origin = request.ingress.region
-            writer = request.ingress.name
-            self._received[writer] = self._received.get(writer, 0) + 1
         self._tell(
             RequestArrived(
                 ticket=request.id,
@@ -123,7 +117,7 @@ class HeliostatBalancer:
                 prompt_bytes=request.prompt_tokens * BYTES_PER_TOKEN,
                 max_output_tokens=request.max_output_tokens,
                 affinity_key=request.user,
-                origin=origin,
+                origin=request.ingress.name if request.forwarded else None,
                 hold_seconds=request.hold_seconds,
             )
         )
@@ -177,7 +171,7 @@ class HeliostatBalancer:
     def _publish(self) -> None:
         """Tell all peers what this region could take."""
         port = self._port
-        state = RegionState(port.name, self.router.capacities(port.now), dict(self._received))
+        state = RegionState(port.name, self.router.capacities(port.now), dict(self.router.received))
         for region in port.peers:
             port.tell(region, state)
         port.call_at(port.now + self._signals.state_interval_seconds, self._publish)
