@@ -9,7 +9,7 @@ from heliostat_sim.evaluation import Table
 from heliostat_sim.findings import remarks
 from heliostat_sim.findings.campaign import Campaign, Contender, Effort, Study, contenders
 from heliostat_sim.findings.document import markdown, write
-from heliostat_sim.findings.gpu_hours import sizing
+from heliostat_sim.findings.gpu_hours import fluid_floor
 from heliostat_sim.findings.published import PUBLISHED, Published
 from heliostat_sim.findings.regional import spread_evenly
 from heliostat_sim.findings.scale_result import scale
@@ -68,7 +68,7 @@ def test_the_scale_scenarios_result_is_shown_where_there_is_one(tmp_path: Path) 
 def test_every_remark_belongs_to_something() -> None:
     """A remark's key begins like a goal's or a published figure's."""
     begins = {published.key.split("-")[0] for published in PUBLISHED} | {
-        *("arena", "wildchat", "tree", "mixed", "skew", "hot", "bursts", "slow", "mooncake"),
+        *("arena", "wildchat", "tree", "mixed", "day", "skew", "hot", "bursts", "slow", "mooncake"),
         *("gpu", "robust"),
     }
     assert [key for key in remarks.remarks() if key.split("-")[0] not in begins] == []
@@ -85,11 +85,11 @@ def test_engines_are_spread_evenly() -> None:
     assert spread == ("regions.us.engines=3", "regions.asia.engines=2")
 
 
-def test_the_floor_is_below_what_regions_need_for_themselves() -> None:
-    """Peaks at different times of the day add up to less than their sum."""
-    sizes = sizing(1800.0)
-    assert sizes.floor < sum(sizes.fixed.values())
-    assert sizes.floor == pytest.approx(sizing(3600.0).floor)
+def test_the_fluid_floor_does_not_depend_on_the_days_length() -> None:
+    """A shorter day has the same peak, which is below the sum of the regions' own peaks."""
+    floor = fluid_floor(1800.0)
+    assert floor == pytest.approx(fluid_floor(3600.0))
+    assert 3 * 2.0 / 0.8 <= floor < 3 * 2 * 2.0 / 0.8
 
 
 def test_a_campaign_runs_nothing_twice(tmp_path: Path) -> None:

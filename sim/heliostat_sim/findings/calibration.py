@@ -67,7 +67,12 @@ def _lengths(draft: Draft, candidates: Sequence[Candidate]) -> None:
     draft.heading("Lengths of tree prompts")
     draft.table(Table(header, rows, f"Hit rates in both tree workloads; the best {_SHOWN} pairs"))
     shared, answer = chosen_tree_tokens()
-    draft.say(f"The scenarios have {shared} shared tokens and answers of {answer} in the mean.")
+    draft.say(
+        f"""The scenarios have {shared} shared tokens and answers of {answer} in the mean. Hit rates
+        alone do not tell longer prompts with longer answers from shorter ones: of the pairs that
+        fit about as well, this is the one with the answers that are assumed for GSM8K's
+        questions."""
+    )
 
 
 def _predicted(draft: Draft, campaign: Campaign) -> None:

@@ -3,7 +3,8 @@
 from heliostat_sim.evaluation import Table
 from heliostat_sim.evaluation.measures import number
 from heliostat_sim.evaluation.plot import Axis, Line, line_chart
-from heliostat_sim.findings.campaign import Campaign
+from heliostat_sim.findings.campaign import Campaign, Study, contenders
+from heliostat_sim.findings.rivals import OURS
 from heliostat_sim.findings.section import Draft, Section
 from heliostat_sim.policies.registry import PolicyName
 
@@ -20,16 +21,9 @@ def exchange(campaign: Campaign) -> Section:
         from what a message holds, without transport."""
     )
     rows, each, total = [], [], []
-    for count in _REGIONS:
-        report = campaign.report(
-            "scale",
-            PolicyName.HELIOSTAT,
-            f"regions.r.count={count}",
-            "regions.r.engines=2",
-            "regions.r.rate=2/s",
-            "sample=1s",
-            f"duration={2 * _SECONDS if campaign.effort.short else _SECONDS:g}s",
-        )
+    found = campaign.compare_all([_study(campaign, count) for count in _REGIONS])
+    for count, comparison in zip(_REGIONS, found, strict=True):
+        (report,) = comparison.reports[OURS].values()
         messages = report.messages / report.duration_seconds
         size = report.message_bytes / report.duration_seconds
         each.append((float(count), size / count / 1000))
@@ -43,3 +37,15 @@ def exchange(campaign: Campaign) -> Section:
     picture = line_chart("State between regions", *axes, lines)
     draft.picture("state-exchange", "State sent over the number of regions", picture)
     return draft.done()
+
+
+def _study(campaign: Campaign, count: int) -> Study:
+    """So many regions alike."""
+    changes = (
+        f"regions.r.count={count}",
+        "regions.r.engines=2",
+        "regions.r.rate=2/s",
+        "sample=1s",
+        f"duration={campaign.effort.terms.warmup_seconds + _SECONDS:g}s",
+    )
+    return Study("scale", contenders(PolicyName.HELIOSTAT), changes, OURS, seeds=1)

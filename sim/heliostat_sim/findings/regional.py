@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from heliostat_sim.evaluation import Changes, Comparison, Table, measure_named
 from heliostat_sim.evaluation.plot import Axis, Line, line_chart
 from heliostat_sim.findings.campaign import Campaign, Study, contenders
-from heliostat_sim.findings.judging import ratio_of
+from heliostat_sim.findings.judging import paper_goals, ratio_of
 from heliostat_sim.findings.rivals import OURS, PAIR, SKYLB
 from heliostat_sim.findings.section import Draft, Section
+from heliostat_sim.findings.workloads import Workload, ideal, yardsticks
 from heliostat_sim.policies.registry import PolicyName
 
 _SCENARIO = "paper-diurnal"
@@ -34,6 +35,7 @@ def spread_evenly(total: int, regions: Sequence[str]) -> Changes:
 
 
 REGIONS = ("us", "asia", "eu")
+_USUAL = Workload("day", "Day and night, 9 engines", _SCENARIO, spread_evenly(9, REGIONS))
 
 
 def federated_and_cut(campaign: Campaign) -> tuple[list[Comparison], list[Comparison]]:
@@ -82,6 +84,10 @@ def regional(campaign: Campaign) -> Section:
         f"{n}: {r.ratio:.2f}x" for n, r in zip(_TOTALS, over, strict=True) if r is not None
     )
     draft.say(f"Heliostat over SkyLB, throughput by engines: {shown}.")
+    usual = _TOTALS.index(9)
+    bound = ideal(campaign, _USUAL, together[usual])
+    sticks = yardsticks(campaign, _USUAL, together[usual], bound)
+    draft.goals(paper_goals(_USUAL.key, _USUAL.words, together[usual], sticks))
     return draft.done()
 
 
