@@ -1,4 +1,4 @@
-"""`heliostat gateway --record` as a process, under load: what it writes replays in the simulator."""
+"""`heliostat gateway --record` as a process, under load: what it writes replays alike."""
 
 import asyncio
 from pathlib import Path
