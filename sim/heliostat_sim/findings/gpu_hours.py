@@ -17,8 +17,8 @@ from heliostat_sim.scenario.workload_spec import OpenChatWorkload
 _SCENARIO = "diurnal"
 _ENGINE_CHATS_PER_SECOND = 0.8
 """What one engine can take of these chats, as the scenarios say."""
-_DAY_SECONDS, _SHORT_DAY_SECONDS = 1800.0, 300.0
-_SEEDS = 3
+_DAY_SECONDS, _SHORT_DAY_SECONDS = 1200.0, 300.0
+_SEEDS = 2
 _OBJECTIVE_RATIO = 0.99
 """Share of first tokens within 1 s that every region wants."""
 _LEAST_OF_FLOOR = 0.75
@@ -65,9 +65,13 @@ def gpu_hours(campaign: Campaign) -> Section:
 
 
 def _fixed(campaign: Campaign, day: Changes) -> dict[str, int]:
-    """The smallest number of engines with which each region serves itself in time."""
+    """The smallest number of engines with which each region serves itself in time.
+
+    Fewer than the mean rate asks for need not be tried: queues would only grow.
+    """
     fixed: dict[str, int] = {}
-    engines = 0
+    rates = (region.rate or 0.0 for region in load_scenario(_SCENARIO).spec.regions.values())
+    engines = ceil(min(rates) / _ENGINE_CHATS_PER_SECOND) - 1
     while len(fixed) < len(REGIONS) and engines < _MOST_ENGINES:
         engines += 1
         everywhere = _engines(dict.fromkeys(REGIONS, engines))
@@ -95,9 +99,11 @@ def _written(
         result, met = "no number up to the static one", False
     else:
         over = reached / floor
-        result = f"{reached} engines, {over:.2f} x the floor; {reached / static:.0%} of {static}"
+        result = (
+            f"{reached} engines, {over:.2f} x the floor; {reached / static:.0%} of {static} apart"
+        )
         met = over <= _MOST_OVER_FLOOR
-    draft.say(f"Reached: {result} static. The paper: 9 federated for 12 region-local, 75 %.")
+    draft.say(f"Reached: {result}. The paper: 9 federated for 12 region-local, 75 %.")
     words, target = "A day's GPU-hours at equal attainment", "at most 1.15 x the fluid floor"
     draft.goals([Goal("gpu-hours", words, target, result, met)])
     return draft.done()

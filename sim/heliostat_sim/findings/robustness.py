@@ -33,7 +33,7 @@ class _Trial:
         return Study(self.scenario, self.rivals, self.changes, reference, _SEEDS)
 
 
-_DELAYS = ("0s", "0.2s", "0.5s", "1s", "1.5s", "2s")
+_DELAYS = ("0s", "0.2s", "0.5s", "1s", "2s")
 _ROUTERS = (1, 2, 8)
 _DELAYED = [
     _Trial(f"scrapes {delay} late", _SIGNALS, (f"signals.scrapeDelay={delay}",))
