@@ -53,7 +53,8 @@ def test_other_code_makes_other_results(
     """A report that other code has made does not count."""
     path = tmp_path / "cache.jsonl"
     run_jobs(JOBS[:1], processes=1, cache=ResultCache(path))
-    monkeypatch.setattr("heliostat_sim.evaluation.result_cache.code_digest", lambda _packages: "other")
+    digest = "heliostat_sim.evaluation.result_cache.code_digest"
+    monkeypatch.setattr(digest, lambda _packages: "other")
     run_jobs(JOBS[:1], processes=1, cache=ResultCache(path))
     assert ran == [JOBS[0], JOBS[0]]
 
