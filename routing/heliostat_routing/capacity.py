@@ -5,7 +5,7 @@ leaving are compared in one unit.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from math import inf
 
 SHORTEST_SECONDS = 1e-6
@@ -35,7 +35,17 @@ class PoolCapacity:
     @property
     def serves(self) -> bool:
         """Whether any endpoint serves. What makes no sense is not believed, so it is none."""
-        sane = all(0 <= quantity < inf for quantity in astuple(self))
+        quantities = (
+            self.free,
+            self.room,
+            self.queued,
+            self.start_seconds,
+            self.finish_seconds,
+            self.load,
+            self.prefill_tokens_per_second,
+            self.kv_capacity_tokens,
+        )
+        sane = all(0 <= quantity < inf for quantity in quantities)
         return sane and self.prefill_tokens_per_second > 0 and self.kv_capacity_tokens > 0
 
     def wait_seconds(self, ahead: int) -> float:

@@ -8,9 +8,13 @@ that ingresses which see the same states do not all choose the same one.
 """
 
 from collections import deque
+from collections.abc import Iterator
+from heapq import nsmallest
+from itertools import islice
 from math import inf
 from typing import NamedTuple
 
+from heliostat_routing.bitmask import slots
 from heliostat_routing.capacity import PoolCapacity, combine
 from heliostat_routing.cost import burden_seconds
 from heliostat_routing.events import PeerSettings, RegionStateReceived
@@ -28,6 +32,14 @@ FORGOTTEN_SECONDS = 60.0
 """A router of a peer that is silent for so long is gone, with all that it has counted."""
 ALIKE_RATIO = 0.05
 """Regions whose costs differ by less than this share are alike."""
+SCORED_REGIONS = 8
+"""Regions that are scored for one request at most."""
+MATCH_LEVELS = 2
+"""Distinct depths of prefixes held at which regions are looked at."""
+HOLDERS = 2
+"""Regions looked at for each of them."""
+RANKED_SECONDS = 0.05
+"""How long an order of the regions is used again."""
 
 
 class Remote(NamedTuple):
@@ -171,23 +183,15 @@ class Peers:
     def __init__(self) -> None:
         self.by_region: dict[str, Peer] = {}
         self.index = PrefixIndex()
-        self._by_distance: list[Peer] = []
-        self._unsorted = False
+        self._by_slot: dict[int, Peer] = {}
+        self._attractive: dict[str, tuple[float, list[Peer]]] = {}
 
     def on_state(self, event: RegionStateReceived, now: float) -> bool:
         """Take over what a router of a region says; return whether the region is a peer."""
         peer = self.by_region.get(event.region)
-        if peer is None:
-            return False
-        before = peer.round_trip_seconds
-        peer.on_state(event, now)
-        self._unsorted |= peer.round_trip_seconds != before
-        return True
-
-    def _sort(self) -> None:
-        if self._unsorted:
-            self._by_distance.sort(key=lambda peer: peer.round_trip_seconds)
-            self._unsorted = False
+        if peer is not None:
+            peer.on_state(event, now)
+        return peer is not None
 
     def update(self, settings: tuple[PeerSettings, ...], now: float) -> None:
         """Take over the whole truth about who the peers are."""
@@ -202,35 +206,31 @@ class Peers:
                 used = {other.slot for other in self.by_region.values()}
                 slot = next(n for n in range(len(used) + 1) if n not in used)
                 self.by_region[peer.region] = Peer(peer, slot, now)
-        self._by_distance = list(self.by_region.values())
-        self._unsorted = True
+        self._by_slot = {peer.slot: peer for peer in self.by_region.values()}
+        self._attractive.clear()
 
     def nearest_seconds(self) -> float:
         """The shortest round trip to any region."""
-        self._sort()
-        return self._by_distance[0].round_trip_seconds if self._by_distance else inf
+        return min((peer.round_trip_seconds for peer in self.by_region.values()), default=inf)
 
     def cheapest(
         self, flight: Flight, pool: Pool, now: float, limit_seconds: float = inf
     ) -> Remote | None:
         """The region that would serve the request best, for less than the limit.
 
-        None if there is none, or none can be judged. Regions whose round trip alone takes longer
-        than the limit are not looked at.
+        None if there is none, or none can be judged. However many regions there are, a few are
+        scored: those that hold most of the prompt, and those that are best for a usual request.
         """
         if flight.request.origin is not None:
             return None
-        self._sort()
         scored: list[tuple[Remote, Peer]] = []
-        for peer in self._by_distance:
-            if peer.round_trip_seconds >= limit_seconds:
-                break
+        for peer, depth in self._promising(flight, pool, now):
             capacity = peer.capacities.get(pool.name)
             if capacity is None or not peer.usable(now) or peer.settings.region in flight.refused:
                 continue
             wait_seconds = capacity.wait_seconds(capacity.queued + peer.in_transit(pool.name, now))
             if peer.round_trip_seconds + wait_seconds < limit_seconds:
-                remote = self._score(flight, pool, peer, capacity, wait_seconds, now)
+                remote = self._score(flight, pool, peer, capacity, depth, wait_seconds, now)
                 if remote.cost_seconds < limit_seconds:
                     scored.append((remote, peer))
         if not scored:
@@ -246,6 +246,43 @@ class Peers:
 
         return min(scored, key=rank)[0]
 
+    def _promising(self, flight: Flight, pool: Pool, now: float) -> Iterator[tuple[Peer, int]]:
+        """The regions worth scoring, with how many leading blocks of the prompt each holds."""
+        keys, every = flight.request.block_keys, (1 << len(self._by_slot)) - 1
+        if len(self._by_slot) <= SCORED_REGIONS:
+            for slot, peer in self._by_slot.items():
+                yield peer, self.index.depth(keys, slot)
+            return
+        found: dict[int, int] = {}
+        for depth, mask in self.index.match(keys, every, MATCH_LEVELS):
+            for slot in islice(slots(mask), HOLDERS):
+                found[slot] = depth
+        for peer in self._attractive_to(pool, now):
+            if len(found) >= SCORED_REGIONS:
+                break
+            found.setdefault(peer.slot, 0)
+        for slot, depth in found.items():
+            yield self._by_slot[slot], depth
+
+    def _attractive_to(self, pool: Pool, now: float) -> list[Peer]:
+        """The regions that would serve a usual request of the pool best, about now."""
+        at, best = self._attractive.get(pool.name, (now - RANKED_SECONDS, []))
+        if now - at < RANKED_SECONDS and best:
+            return best
+        decode_seconds = pool.decode_seconds(None)
+
+        def usual_seconds(peer: Peer) -> float:
+            capacity = peer.capacities.get(pool.name)
+            if capacity is None or not peer.usable(now):
+                return inf
+            wait = capacity.wait_seconds(capacity.queued + peer.in_transit(pool.name, now))
+            burden = burden_seconds(capacity.load, pool.usual_work_seconds, 0.0, decode_seconds)
+            return peer.round_trip_seconds + wait + burden
+
+        best = nsmallest(SCORED_REGIONS, self.by_region.values(), key=usual_seconds)
+        self._attractive[pool.name] = now, best
+        return best
+
     def expected(self, flight: Flight, now: float) -> bool:
         """Whether a region that the request has not been to may soon be able to serve it."""
         return flight.request.origin is None and any(
@@ -260,10 +297,10 @@ class Peers:
         pool: Pool,
         peer: Peer,
         capacity: PoolCapacity,
+        depth: int,
         wait: float,
         now: float,
     ) -> Remote:
-        depth = self.index.depth(flight.request.block_keys, peer.slot)
         cached = min(depth * pool.tokens.block_tokens, flight.prompt_tokens)
         uncached = flight.prompt_tokens - cached
         prefill = uncached / capacity.prefill_tokens_per_second

@@ -253,7 +253,9 @@ class HeliostatBalancer:
             self._tell(MetricsScraped(host.address, scraped(metrics, host.profile.kv_tokens)))
         busy = self.router.ledger.inflight(host.address) > 0 and metrics is not None
         signals = self._signals
+        shortest = len(self._hosts) / signals.scrapes_per_second
         wait = signals.scrape_interval_seconds if busy else signals.idle_scrape_interval_seconds
+        wait = max(wait, shortest)
         self._scrape_after(host, wait * (0.9 + 0.2 * self._port.random.random()))
 
 
