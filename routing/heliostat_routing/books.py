@@ -13,7 +13,7 @@ from heliostat_routing.pool import Pool
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.prefix_index import PrefixIndex
 
-CAPACITY_SECONDS = 0.02
+CAPACITY_SECONDS = 0.05
 """How long what was measured of a pool's capacity is used again."""
 SMALLEST_STEP_SECONDS = 1e-6
 """Stamps of two dispatches differ by at least this, also at the same instant."""
@@ -202,7 +202,7 @@ def measure_capacity(pool: Pool, fleet: Fleet, now: float) -> PoolCapacity:
         count += 1
         kv_capacity_tokens += endpoint.kv_capacity_tokens
         unused = endpoint.kv_capacity_tokens - endpoint.kv_used_tokens()
-        fits = max(0, int(unused / pool.usual_kv_tokens))
+        fits = max(0, int(unused / pool.usual_kv_tokens) - 1)
         room += fits
         free += fits > 0 and endpoint.available(now)
     return PoolCapacity(

@@ -261,11 +261,11 @@ class Dispatcher:
 
     def _offer(self, slot: int, pool: Pool, window: list[Flight], now: float) -> bool:
         """Dispatch the one that the endpoint should take; return whether there was one."""
-        chosen = self._policies[pool.settings.policy].choose(window, pool, slot, now)
-        if chosen is None:
-            self._reconsider(window, now)
+        choice = self._policies[pool.settings.policy].choose(window, pool, slot, now)
+        if choice.taken is None:
+            self._reconsider(choice.reluctant, now)
             return False
-        self._dispatch(*chosen, now)
+        self._dispatch(*choice.taken, now)
         return True
 
     def _reconsider(self, flights: list[Flight], now: float) -> None:

@@ -189,15 +189,18 @@ class Endpoint:
             wait += self._waiting_left * request_seconds / max(1, self.load - self._waiting_left)
         return wait
 
-    def kv_wait_seconds(self, kv_tokens: float, request_seconds: float) -> float:
+    def kv_wait_seconds(
+        self, kv_tokens: float, request_seconds: float, spare_tokens: float = 0.0
+    ) -> float:
         """Predicted time until finishing requests have released room for so many tokens.
 
-        A request that would not fit an empty engine does not wait: the engine has to judge it.
+        So much is spared on top. A request that would not fit an empty engine does not wait: the
+        engine has to judge it.
         """
         if self.metrics is None or kv_tokens >= self.kv_capacity_tokens:
             return 0.0
         used = self.kv_used_tokens()
-        shortfall = kv_tokens - (self.kv_capacity_tokens - used)
+        shortfall = kv_tokens + spare_tokens - (self.kv_capacity_tokens - used)
         return shortfall * request_seconds / used if shortfall > 0 and used > 0 else 0.0
 
     def kv_used_tokens(self) -> float:

@@ -32,9 +32,9 @@ FORGOTTEN_SECONDS = 60.0
 """A router of a peer that is silent for so long is gone, with all that it has counted."""
 ALIKE_RATIO = 0.05
 """Regions whose costs differ by less than this share are alike."""
-SCORED_REGIONS = 8
+SCORED_REGIONS = 4
 """Regions that are scored for one request at most."""
-MATCH_LEVELS = 2
+MATCH_LEVELS = 1
 """Distinct depths of prefixes held at which regions are looked at."""
 HOLDERS = 2
 """Regions looked at for each of them."""

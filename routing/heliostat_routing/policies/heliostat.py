@@ -18,7 +18,7 @@ from heliostat_routing.policies.candidates import (
     Scored,
     score_candidates,
 )
-from heliostat_routing.policies.policy import Pick, World
+from heliostat_routing.policies.policy import Choice, Pick, World
 from heliostat_routing.pool import Pool
 from heliostat_routing.settings import PolicyName
 
@@ -77,26 +77,35 @@ class HeliostatPolicy:
         )
         return Pick((), why, remote=remote)
 
-    def choose(
-        self, window: list[Flight], pool: Pool, slot: int, now: float
-    ) -> tuple[Flight, Pick] | None:
+    def choose(self, window: list[Flight], pool: Pool, slot: int, now: float) -> Choice:
         """The oldest past the age bound, else the one with the greatest regret."""
         best: tuple[float, Flight, Scored, list[Scored]] | None = None
+        reluctant: list[Flight] = []
         for flight in window:
-            here, elsewhere = self._compare(flight, pool, slot, now)
-            takes = self._takes(here, flight, now)
-            if now >= flight.aged_at and (takes or flight.reserves == slot):
-                best = (0.0, flight, here, elsewhere) if takes else None
-                break
+            costs = Costs(flight, pool, now)
+            here = self._score_here(costs, flight, slot)
+            takes, aged = self._takes(here, flight, now), now >= flight.aged_at
+            if not takes:
+                if aged and flight.reserves == slot:
+                    best = None
+                    break
+                continue
+            elsewhere = self._score_elsewhere(costs, flight, pool, slot)
             regret = _regret_seconds(here, elsewhere)
-            if takes and regret >= 0.0 and (best is None or regret > best[0]):
+            if aged:
+                best = regret, flight, here, elsewhere
+                break
+            if regret < 0.0:
+                reluctant.append(flight)
+            elif best is None or regret > best[0]:
                 best = regret, flight, here, elsewhere
         if best is None:
-            return None
+            return Choice(None, reluctant)
         _, flight, here, elsewhere = best
         rule = "age-bound" if now >= flight.aged_at else "greatest-regret"
         eligible = self._world.fleet.serving & pool.holding(flight.request.adapter)
-        return flight, self._take(rule, here, [here, *elsewhere], pool, eligible)
+        pick = self._take(rule, here, [here, *elsewhere], pool, eligible)
+        return Choice((flight, pick), [])
 
     def _takes(self, scored: Scored, flight: Flight, now: float) -> bool:
         """Whether the request may go there now; an overdue one need not find room for its KV."""
@@ -104,18 +113,16 @@ class HeliostatPolicy:
             return bool(self._world.fleet.available >> scored.slot & 1)
         return scored.available
 
-    def _compare(
-        self, flight: Flight, pool: Pool, slot: int, now: float
-    ) -> tuple[Scored, list[Scored]]:
-        """The cost of this slot, and those of the others."""
-        world = self._world
-        keys = flight.request.block_keys
+    def _score_here(self, costs: Costs, flight: Flight, slot: int) -> Scored:
+        world, keys = self._world, flight.request.block_keys
         depth = world.index.depth(keys, slot)
         only = depth > 0 and world.index.holders(keys[depth - 1]) == 1 << slot
-        costs = Costs(flight, pool, now)
-        here = costs.at(world.fleet[slot], depth, only)
+        return costs.at(world.fleet[slot], depth, only)
+
+    def _score_elsewhere(self, costs: Costs, flight: Flight, pool: Pool, slot: int) -> list[Scored]:
+        world = self._world
         others = world.fleet.serving & pool.holding(flight.request.adapter) & ~(1 << slot)
-        return here, score_candidates(costs, flight, pool, others, world) if others else []
+        return score_candidates(costs, flight, pool, others, world) if others else []
 
     def _take(
         self, rule: str, winner: Scored, scored: list[Scored], pool: Pool, eligible: int

@@ -1,7 +1,7 @@
 """What a policy sees and what it answers."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.fleet import Fleet
@@ -36,6 +36,14 @@ class Pick:
     remote: Remote | None = None
 
 
+class Choice(NamedTuple):
+    """What a freed endpoint takes of the queued requests that it was offered."""
+
+    taken: tuple[Flight, Pick] | None
+    reluctant: list[Flight]
+    """Where it takes none: those that it could take, and that prefer another place."""
+
+
 class Policy(Protocol):
     """Chooses endpoints. It may keep state of its own, but changes nothing that it is shown."""
 
@@ -52,8 +60,6 @@ class Policy(Protocol):
         """
         ...
 
-    def choose(
-        self, window: list[Flight], pool: Pool, slot: int, now: float
-    ) -> tuple[Flight, Pick] | None:
-        """Which of these queued requests the freed slot takes; None if all prefer another."""
+    def choose(self, window: list[Flight], pool: Pool, slot: int, now: float) -> Choice:
+        """Which of these queued requests the freed slot takes, if any."""
         ...

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from heliostat_routing.bitmask import slot_from, slots
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.flight import Flight
-from heliostat_routing.policies.policy import Pick, World
+from heliostat_routing.policies.policy import Choice, Pick, World
 from heliostat_routing.pool import Pool
 from heliostat_routing.settings import PolicyName
 
@@ -39,13 +39,11 @@ class _ImmediatePolicy(ABC):
         """They know one region only."""
         return None
 
-    def choose(
-        self, window: list[Flight], pool: Pool, slot: int, now: float
-    ) -> tuple[Flight, Pick] | None:
+    def choose(self, window: list[Flight], pool: Pool, slot: int, now: float) -> Choice:
         """The oldest, wherever the rule sends it."""
         flight = window[0]
         eligible = self._fleet.serving & pool.holding(flight.request.adapter)
-        return flight, self.pick(flight, pool, eligible, now)
+        return Choice((flight, self.pick(flight, pool, eligible, now)), [])
 
     @abstractmethod
     def order(self, flight: Flight, pool: Pool, eligible: int) -> list[int]:

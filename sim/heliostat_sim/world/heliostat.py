@@ -93,7 +93,7 @@ class HeliostatBalancer:
         if port.peers:
             peers = tuple(PeerSettings(p, port.round_trip_seconds(p)) for p in port.peers)
             self._tell(PeersUpdated(peers))
-            port.call_at(port.now + self._signals.state_interval_seconds, self._publish)
+            self._publish_later()
 
     def on_engines_changed(self) -> None:
         """Discovery has changed."""
@@ -174,7 +174,13 @@ class HeliostatBalancer:
         state = RegionState(port.name, self.router.capacities(port.now), dict(self.router.received))
         for region in port.peers:
             port.tell(region, state)
-        port.call_at(port.now + self._signals.state_interval_seconds, self._publish)
+        self._publish_later()
+
+    def _publish_later(self) -> None:
+        signals, port = self._signals, self._port
+        budget = len(port.peers) / signals.states_per_second
+        wait = max(signals.state_interval_seconds, budget)
+        port.call_at(port.now + wait, self._publish)
 
     # What the core is told, and what it answers
 

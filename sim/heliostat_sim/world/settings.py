@@ -63,6 +63,9 @@ class SignalSettings:
     """From the end of a request to its access log entry, as in production."""
     state_interval_seconds: float = 0.1
     """Between states that regions tell each other, at least."""
+    states_per_second: float = 100.0
+    """What a router sends at most to all its peers, so that the exchange grows with the regions and
+    not with their pairs: with more than ten peers each hears less often."""
     assumed_prefill_ratio: float = 1.0
     """The prefill rate that the pool's settings assume, over the true one."""
 
