@@ -1,5 +1,8 @@
 """Runs a world with a policy: where settings, demand and balancers meet."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from heliostat_sim.policies.registry import POLICIES, GatewayLayout, ObserverOf, PolicyName, factory
@@ -25,10 +28,23 @@ def run_world(
     """
     name = PolicyName(policy)
     settings = laid_out(settings, layout or POLICIES[name].layout)
-    return World(settings, demand, factory(name, settings, observer_of), seed).run()
+    with _without_collector():
+        return World(settings, demand, factory(name, settings, observer_of), seed).run()
 
 
 def laid_out(settings: WorldSettings, layout: GatewayLayout) -> WorldSettings:
     """The settings with one gateway for all regions, or with one in each."""
     single = settings.single_gateway or settings.regions[0].name
     return replace(settings, single_gateway=single if layout is GatewayLayout.SINGLE else None)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Requests make no cycles, and looking for some among millions of records takes long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

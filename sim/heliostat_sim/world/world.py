@@ -198,8 +198,9 @@ class World:
                 queued=max(0, len(self.open) - placed),
             )
         )
-        alive = sum(engine.alive for engine in engines)
-        self.records.engine_seconds += alive * self.settings.sample_seconds
+        if self.loop.now:
+            alive = sum(engine.alive for engine in engines)
+            self.records.engine_seconds += alive * self.settings.sample_seconds
         if self.loop.now + self.settings.sample_seconds <= self.settings.duration_seconds:
             self.loop.after(self.settings.sample_seconds, self._sample)
 
