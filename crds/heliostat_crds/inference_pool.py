@@ -257,6 +257,7 @@ class InferencePool(Strict):
             queue_limit=routing.queue_limit,
             queue_timeout_seconds=parse_duration(routing.queue_timeout),
             age_bound_seconds=parse_duration(routing.age_bound),
+            ttft_objective_seconds=parse_duration(routing.first_token_objective),
             prefill_tokens_per_second=float(routing.prefill_tokens_per_second),
             fallbacks=routing.fallbacks,
         )

@@ -14,6 +14,7 @@ _DEFAULTS = PoolSettings()
 
 _QueueTimeout = Annotated[str, DurationBetween("1ms", "1h")]
 _AgeBound = Annotated[str, DurationBetween("0s", "1h")]
+_FirstTokenObjective = Annotated[str, DurationBetween("1ms", "1h")]
 
 
 class Policy(StrEnum):
@@ -62,6 +63,8 @@ class Routing(Strict):
     """How long a request may wait at the router before it is answered with 503."""
     age_bound: _AgeBound = format_duration(_DEFAULTS.age_bound_seconds)
     """A request that has waited longer takes the first endpoint that is available."""
+    first_token_objective: _FirstTokenObjective = format_duration(_DEFAULTS.ttft_objective_seconds)
+    """Time to first token that users are content with; what exceeds it weighs more."""
     prefill_tokens_per_second: int = Field(
         default=int(_DEFAULTS.prefill_tokens_per_second), ge=1, le=100_000_000
     )

@@ -41,6 +41,7 @@ def test_every_routing_field_reaches_the_core() -> None:
         "queueLimit": 7,
         "queueTimeout": "1.5s",
         "ageBound": "250ms",
+        "firstTokenObjective": "400ms",
         "prefillTokensPerSecond": 12345,
         "fallbacks": 1,
     }
@@ -50,6 +51,7 @@ def test_every_routing_field_reaches_the_core() -> None:
         queue_limit=7,
         queue_timeout_seconds=1.5,
         age_bound_seconds=0.25,
+        ttft_objective_seconds=0.4,
         prefill_tokens_per_second=12345.0,
         fallbacks=1,
     )
@@ -104,6 +106,8 @@ def test_a_pool_is_written_as_it_is_read() -> None:
         {"routing": {"queueTimeout": "0s"}},
         {"routing": {"queueTimeout": "61m"}},
         {"routing": {"ageBound": "2h"}},
+        {"routing": {"firstTokenObjective": "0s"}},
+        {"routing": {"firstTokenObjective": "61m"}},
         {"routing": {"prefillTokensPerSecond": 0}},
         {"routing": {"fallbacks": 9}},
         {"routing": {"policy": "heliostat"}},

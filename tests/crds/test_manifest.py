@@ -50,8 +50,8 @@ spec:
         ),
         (
             'pools.yaml:13: spec.routing.polcy: unknown field (did you mean "policy"?); allowed: '
-            "policy, pendingLimit, queueLimit, queueTimeout, ageBound, prefillTokensPerSecond, "
-            "fallbacks"
+            "policy, pendingLimit, queueLimit, queueTimeout, ageBound, firstTokenObjective, "
+            "prefillTokensPerSecond, fallbacks"
         ),
         (
             "pools.yaml:14: spec.routing.queueTimeout: the number 60 is not allowed; expected "
