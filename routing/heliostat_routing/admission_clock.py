@@ -29,16 +29,26 @@ class AdmissionClock:
                 ahead.popleft()
         return len(ahead)
 
+    def waiting(self, now: float, step_seconds: float) -> int:
+        """Dispatches that the engine is predicted to begin no sooner than a step from now."""
+        count = self.pending(now)
+        joined = self._reached(now) + step_seconds
+        for done_at, _, _ in self._ahead:
+            if done_at > joined:
+                break
+            count -= 1
+        return count
+
     def done_at(self, now: float) -> float:
         """The instant at which all prefill work is predicted to be done, `now` if it is."""
         return now + max(0.0, self._ahead[-1][0] - self._reached(now)) if self._ahead else now
 
-    def frees_at(self, now: float, limit: int) -> float:
-        """The instant from which at most `limit` dispatches are pending."""
+    def frees_at(self, now: float, limit: int, step_seconds: float = 0.0) -> float:
+        """The instant from which at most `limit` dispatches are waiting."""
         count = self.pending(now)
         if count <= limit:
             return now
-        return now + self._ahead[count - 1 - limit][0] - self._reached(now)
+        return max(now, now + self._ahead[count - 1 - limit][0] - self._reached(now) - step_seconds)
 
     def push(self, ticket: int, start: float, work_seconds: float) -> float:
         """Account a dispatch that arrives at `start`; return when its prefill will be done."""

@@ -45,6 +45,7 @@ def _learn_pace(
     decoding_seconds = event.duration_seconds - event.ttft_seconds
     if output_tokens >= FEWEST_PACED_TOKENS and decoding_seconds > 0:
         load = (flight.load + endpoint.load) / 2
+        endpoint.observe_step(decoding_seconds / (output_tokens - 1))
         flight.pool.pace.observe(load, decoding_seconds / (output_tokens - 1))
 
 

@@ -14,6 +14,9 @@ from heliostat_routing.hit_audit import HitAudit
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.progress import Progress
 
+STEP_WEIGHT = 0.1
+"""What the latest answer weighs in the length of a step: about 10 count."""
+
 
 class Endpoint:
     """The state of one address, shared by all pools that contain it."""
@@ -36,7 +39,9 @@ class Endpoint:
         self._unseen_base = 0
         self._recent: deque[tuple[int, float]] = deque()
         self._recent_kv_tokens = 0.0
-        self._unprefilled: dict[int, float] = {}
+        self.step_seconds = 0.0
+        """How long a step of the engine takes: a running mean of its time per output token."""
+        self._unprefilled: dict[int, tuple[float, float]] = {}
         self._prefilled_ahead = 0
         self._waiting_left = 0
         self._finished_since_scrape = 0
@@ -58,7 +63,7 @@ class Endpoint:
         self._dispatched += 1
         self._recent.append((ticket, kv_tokens))
         self._recent_kv_tokens += kv_tokens
-        self._unprefilled[ticket] = work_seconds
+        self._unprefilled[ticket] = start, work_seconds
         self.breaker.on_dispatch(ticket, start)
         return self.clock.push(ticket, start, work_seconds)
 
@@ -127,7 +132,7 @@ class Endpoint:
         self._settle_unseen(metrics, fresh=before is None or restarted)
         self._finished_since_scrape = 0
         self._kv_freed_tokens = 0.0
-        self._set_waiting(max(0, metrics.waiting_requests - self.clock.pending(now)), now)
+        self._set_waiting(max(0, metrics.waiting_requests - self._expected_waiting(now)), now)
         if before is None or restarted or not self.inflight or _has_moved(before, metrics):
             self._progress.on_sign(now, self._next_prefill_seconds())
         else:
@@ -155,8 +160,11 @@ class Endpoint:
         return self._progress.stalled
 
     def pending(self, now: float) -> int:
-        """Requests believed to be waiting in the engine for their prefill."""
-        pending, waiting = self.clock.pending(now), self._waiting_left
+        """Requests believed to wait in the engine for longer than the step under way.
+
+        What comes during a step is computed in the next, together: it does not wait for another.
+        """
+        pending, waiting = self.clock.waiting(now, self.step_seconds), self._waiting_left
         return pending if pending > waiting else waiting
 
     def available(self, now: float) -> bool:
@@ -176,7 +184,7 @@ class Endpoint:
         admits_at = self.breaker.admits_at
         if admits_at is not None and now < admits_at:
             return admits_at
-        return self.clock.frees_at(now, self.pending_limit)
+        return self.clock.frees_at(now, self.pending_limit, self.step_seconds)
 
     def wait_seconds(self, now: float, request_seconds: float) -> float:
         """Predicted time until a request sent now would start its prefill.
@@ -230,6 +238,19 @@ class Endpoint:
             self.clock.release(ticket, now)
             self.breaker.on_probe_output(ticket)
 
+    def _expected_waiting(self, now: float) -> int:
+        """Dispatches that may well wait in the engine: for the step under way, or for others."""
+        step = self.step_seconds
+        fresh = sum(start + work + step >= now for start, work in self._unprefilled.values())
+        return max(fresh, self.clock.pending(now))
+
+    def observe_step(self, seconds: float) -> None:
+        """Learn from an answer how long a step takes."""
+        if self.step_seconds:
+            self.step_seconds += (seconds - self.step_seconds) * STEP_WEIGHT
+        else:
+            self.step_seconds = seconds
+
     def _settle_unseen(self, metrics: EngineMetrics, *, fresh: bool) -> None:
         """Find how many dispatches the scrape does not cover yet: by counts, never by age.
 
@@ -260,7 +281,7 @@ class Endpoint:
 
     def _next_prefill_seconds(self) -> float:
         """How long the oldest prefill under way may take before it shows."""
-        return next(iter(self._unprefilled.values()), 0.0)
+        return next(iter(self._unprefilled.values()), (0.0, 0.0))[1]
 
 
 def _has_moved(before: EngineMetrics, metrics: EngineMetrics) -> bool:

@@ -69,9 +69,9 @@ def _lengths(draft: Draft, candidates: Sequence[Candidate]) -> None:
     shared, answer = chosen_tree_tokens()
     draft.say(
         f"""The scenarios have {shared} shared tokens and answers of {answer} in the mean. Hit rates
-        alone do not tell longer prompts with longer answers from shorter ones: of the pairs that
-        fit about as well, this is the one with the answers that are assumed for GSM8K's
-        questions."""
+        alone do not tell longer prompts with longer answers from shorter ones. Of the pairs that
+        fit about as well, this is the one with which the engines of the ablation are as full as
+        they must have been for blind pushing to fall behind; by how much it does is predicted."""
     )
 
 

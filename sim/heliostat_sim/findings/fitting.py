@@ -14,8 +14,8 @@ from heliostat_sim.scenario.workload_spec import TreeWorkload
 Grid = dict[tuple[int, ...], Changes]
 
 _KV_TOKENS = tuple(range(17_000, 32_000, 2_000))
-_SHARED_TOKENS = (200, 300, 400, 500)
-_ANSWER_TOKENS = (100, 150, 200, 250)
+_SHARED_TOKENS = (300, 500, 700, 900)
+_ANSWER_TOKENS = (150, 250, 340)
 _SEEDS = 2
 _ROUND_ROBIN, _LEAST_LOAD = PolicyName.ROUND_ROBIN.value, PolicyName.LEAST_LOAD.value
 _FITTED = contenders(PolicyName.ROUND_ROBIN, PolicyName.LEAST_LOAD)
