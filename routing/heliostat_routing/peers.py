@@ -34,10 +34,8 @@ ALIKE_RATIO = 0.05
 """Regions whose costs differ by less than this share are alike."""
 SCORED_REGIONS = 4
 """Regions that are scored for one request at most."""
-MATCH_LEVELS = 1
-"""Distinct depths of prefixes held at which regions are looked at."""
 HOLDERS = 2
-"""Regions looked at for each of them."""
+"""Of those, regions that are chosen because they hold most of the prompt, at most."""
 RANKED_SECONDS = 0.05
 """How long an order of the regions is used again."""
 
@@ -184,6 +182,7 @@ class Peers:
         self.by_region: dict[str, Peer] = {}
         self.index = PrefixIndex()
         self._by_slot: dict[int, Peer] = {}
+        self._slots = 0
         self._attractive: dict[str, tuple[float, list[Peer]]] = {}
 
     def on_state(self, event: RegionStateReceived, now: float) -> bool:
@@ -207,6 +206,7 @@ class Peers:
                 slot = next(n for n in range(len(used) + 1) if n not in used)
                 self.by_region[peer.region] = Peer(peer, slot, now)
         self._by_slot = {peer.slot: peer for peer in self.by_region.values()}
+        self._slots = sum(1 << slot for slot in self._by_slot)
         self._attractive.clear()
 
     def nearest_seconds(self) -> float:
@@ -248,21 +248,16 @@ class Peers:
 
     def _promising(self, flight: Flight, pool: Pool, now: float) -> Iterator[tuple[Peer, int]]:
         """The regions worth scoring, with how many leading blocks of the prompt each holds."""
-        keys, every = flight.request.block_keys, (1 << len(self._by_slot)) - 1
-        if len(self._by_slot) <= SCORED_REGIONS:
-            for slot, peer in self._by_slot.items():
-                yield peer, self.index.depth(keys, slot)
-            return
-        found: dict[int, int] = {}
-        for depth, mask in self.index.match(keys, every, MATCH_LEVELS):
-            for slot in islice(slots(mask), HOLDERS):
-                found[slot] = depth
-        for peer in self._attractive_to(pool, now):
-            if len(found) >= SCORED_REGIONS:
-                break
-            found.setdefault(peer.slot, 0)
-        for slot, depth in found.items():
-            yield self._by_slot[slot], depth
+        keys, chosen = flight.request.block_keys, self._by_slot
+        if len(chosen) > SCORED_REGIONS:
+            holders = self.index.match(keys, self._slots, 1)
+            held = islice(slots(holders[0][1]), HOLDERS) if holders else ()
+            chosen = {slot: self._by_slot[slot] for slot in held}
+            for peer in self._attractive_to(pool, now):
+                if len(chosen) < SCORED_REGIONS:
+                    chosen[peer.slot] = peer
+        for slot, peer in chosen.items():
+            yield peer, self.index.depth(keys, slot)
 
     def _attractive_to(self, pool: Pool, now: float) -> list[Peer]:
         """The regions that would serve a usual request of the pool best, about now."""

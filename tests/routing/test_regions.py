@@ -724,3 +724,21 @@ def test_a_request_ends_in_whatever_state_it_is(end: str) -> None:
         assert book.router.ledger.queued == 0
         assert book.inflight("region/west") == 0
     assert book.router.views(book.now)[0].inflight == 1
+
+
+def test_of_many_regions_the_one_that_holds_the_prompt_is_looked_at() -> None:
+    """However far down it stands for a usual request, also after other regions have left."""
+    names = [f"r{number}" for number in range(12)]
+    book = World(1, *names)
+    for name in names[:-1]:
+        book.state(name, FULL)
+    book.state("r11")
+    book.busy()
+    prompt = tuple(range(1, 101))
+    assert sent(book.arrive(1, prompt)) == {1: "r11"}
+    book.peers(*names[5:])
+    for name in names[5:-1]:
+        book.state(name)
+    book.state("r11", replace(IDLE, load=1.5), received=1)
+    book.tick(0.01)
+    assert sent(book.arrive(2, (*prompt, 101))) == {2: "r11"}
