@@ -121,15 +121,17 @@ class Router:
             self._dispatcher.out.append(Reject(request.ticket, RejectReason.UNKNOWN_POOL, 1.0))
             return
         patience_seconds = pool.settings.queue_timeout_seconds
+        age_seconds = pool.settings.age_bound_seconds
         if request.hold_seconds is not None:
             patience_seconds = min(patience_seconds, request.hold_seconds)
+            age_seconds = min(age_seconds, request.hold_seconds / 2)
         flight = Flight(
             request,
             pool,
             arrived_at=now,
             deadline=now + patience_seconds,
-            aged_at=now + pool.settings.age_bound_seconds,
-            overdue_at=now + 2 * pool.settings.age_bound_seconds,
+            aged_at=now + age_seconds,
+            overdue_at=now + 2 * age_seconds,
             prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
         )
         self._books.open(flight)

@@ -742,3 +742,16 @@ def test_of_many_regions_the_one_that_holds_the_prompt_is_looked_at() -> None:
     book.state("r11", replace(IDLE, load=1.5), received=1)
     book.tick(0.01)
     assert sent(book.arrive(2, (*prompt, 101))) == {2: "r11"}
+
+
+def test_a_forwarded_request_takes_any_endpoint_before_it_is_given_back() -> None:
+    """Held for the busy holder of its prefix, it goes to an idle one when half the hold is over."""
+    book = World(2)
+    prompt = tuple(range(1, 41))
+    home = target(book.arrive(1, prompt))
+    book.tick(10.0)
+    assert target(book.arrive(2, (*prompt, *other(9)))) == home
+    held = book.tell(RequestArrived(3, "p", (*prompt, 99), 41 * 512, origin="r", hold_seconds=0.4))
+    assert isinstance(held[0], Enqueue)
+    assert target(book.tick(0.19)) is None
+    assert target(book.tick(0.02)) not in (None, home)
