@@ -15,7 +15,14 @@ from typing import Protocol
 import structlog
 
 from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Forward, Reject, WakeAt
-from heliostat_routing.events import AttemptStarted, Event, RequestArrived, RequestFinished, Tick
+from heliostat_routing.events import (
+    AttemptStarted,
+    Event,
+    ForwardRefused,
+    RequestArrived,
+    RequestFinished,
+    Tick,
+)
 from heliostat_routing.views import PoolView
 
 OVERDUE_SECONDS = 0.5
@@ -200,7 +207,9 @@ class RouterDriver:
                 self._alarm.cancel()
             at = max(command.at, self._loop.time() + SHORTEST_SLEEP_SECONDS)
             self._alarm = self._loop.call_at(at, self._tick)
-        elif not isinstance(command, Enqueue | Forward):  # without peers nothing is forwarded
+        elif isinstance(command, Forward):  # there is no way to peers yet: decided anew, here
+            self._loop.call_soon(self.submit, ForwardRefused(command.ticket, command.region))
+        elif not isinstance(command, Enqueue):
             if isinstance(command, Dispatch) and command.ticket in self._open:
                 self._routes[command.ticket] = command.endpoints
             hold = self._holds.get(command.ticket)

@@ -6,6 +6,9 @@ send every request of an interval to the endpoint that looked idle at its start.
 
 from collections import deque
 
+ROUNDING_SECONDS = 1e-6
+"""What is due so soon is due: the instant that was promised must not come out a hair too early."""
+
 
 class AdmissionClock:
     """The dispatches of one endpoint whose prefill is predicted to lie ahead.
@@ -24,15 +27,15 @@ class AdmissionClock:
         """Dispatches whose prefill is predicted to be unfinished."""
         ahead = self._ahead
         if ahead:
-            reached = self._reached(now)
+            reached = self._reached(now) + ROUNDING_SECONDS
             while ahead and ahead[0][0] <= reached:
                 ahead.popleft()
         return len(ahead)
 
     def waiting(self, now: float, step_seconds: float) -> int:
-        """Dispatches that the engine is predicted to begin no sooner than a step from now."""
+        """Dispatches whose prefill is predicted to be unfinished a step from now."""
         count = self.pending(now)
-        joined = self._reached(now) + step_seconds
+        joined = self._reached(now) + step_seconds + ROUNDING_SECONDS
         for done_at, _, _ in self._ahead:
             if done_at > joined:
                 break

@@ -202,7 +202,8 @@ def measure_capacity(pool: Pool, fleet: Fleet, now: float) -> PoolCapacity:
         count += 1
         kv_capacity_tokens += endpoint.kv_capacity_tokens
         unused = endpoint.kv_capacity_tokens - endpoint.kv_used_tokens()
-        fits = max(0, int(unused / pool.usual_kv_tokens) - 1)
+        fits = int((unused - pool.spare_tokens(endpoint.load)) / pool.usual_kv_tokens)
+        fits = max(fits, 0 if endpoint.load else 1)
         room += fits
         free += fits > 0 and endpoint.available(now)
     return PoolCapacity(

@@ -171,7 +171,7 @@ class Dispatcher:
             pool.queue.add(flight, None)
         else:
             pool.queue.add(flight, pick.hold_for, pick.held_seconds)
-        for at in (flight.aged_at, flight.overdue_at, flight.deadline):
+        for at in {flight.aged_at, flight.unheld_at, flight.overdue_at, flight.deadline}:
             heappush(self._timers, (at, flight.ticket))
         self.out.append(Enqueue(flight.ticket, flight.deadline, why))
 
@@ -281,6 +281,8 @@ class Dispatcher:
                 continue
             if now >= flight.aged_at:
                 flight.reserves = pick.hold_for
+                pool.queue.move(flight, None)
+            elif now >= flight.unheld_at:
                 pool.queue.move(flight, None)
             else:
                 pool.queue.move(flight, pick.hold_for, pick.held_seconds)

@@ -93,6 +93,13 @@ class Endpoint:
         self.breaker.on_success()
         self._progress.on_sign(now, self._next_prefill_seconds())
 
+    def observe_step(self, seconds: float) -> None:
+        """Learn from an answer how long a step takes."""
+        if self.step_seconds:
+            self.step_seconds += (seconds - self.step_seconds) * STEP_WEIGHT
+        else:
+            self.step_seconds = seconds
+
     def on_finish(self, ticket: int, now: float, kv_tokens: float) -> None:
         """Account a finished request: what it held is free, and one that waited can run."""
         self._finished_since_scrape += 1
@@ -119,6 +126,7 @@ class Endpoint:
         before, restarted = self.metrics, self._has_restarted(metrics)
         if restarted:
             self.clock.reset()
+            self.step_seconds = 0.0
             self.audit = HitAudit()
         if restarted or not self.inflight:
             self._unprefilled.clear()
@@ -243,13 +251,6 @@ class Endpoint:
         step = self.step_seconds
         fresh = sum(start + work + step >= now for start, work in self._unprefilled.values())
         return max(fresh, self.clock.pending(now))
-
-    def observe_step(self, seconds: float) -> None:
-        """Learn from an answer how long a step takes."""
-        if self.step_seconds:
-            self.step_seconds += (seconds - self.step_seconds) * STEP_WEIGHT
-        else:
-            self.step_seconds = seconds
 
     def _settle_unseen(self, metrics: EngineMetrics, *, fresh: bool) -> None:
         """Find how many dispatches the scrape does not cover yet: by counts, never by age.

@@ -20,6 +20,8 @@ class Flight:
     deadline: float
     aged_at: float
     """From then on it goes before younger ones, to any endpoint with room for it."""
+    unheld_at: float
+    """From then on it takes any endpoint, and is held for none."""
     overdue_at: float
     """From then on it goes to any endpoint, room or not: the engine will find some."""
     prompt_tokens: float
@@ -49,6 +51,10 @@ class Flight:
     """While held: the prefill that it will bring to that slot."""
     reserves: int | None = None
     """Once aged: the slot whose room is kept for it, so that small requests do not overtake it."""
+
+    def objective_seconds(self, now: float) -> float:
+        """What is left of the pool's objective for the first token."""
+        return max(0.0, self.pool.settings.ttft_objective_seconds - (now - self.arrived_at))
 
     @property
     def ticket(self) -> int:

@@ -10,7 +10,6 @@ that ingresses which see the same states do not all choose the same one.
 from collections import deque
 from collections.abc import Iterator
 from heapq import nsmallest
-from itertools import islice
 from math import inf
 from typing import NamedTuple
 
@@ -116,8 +115,9 @@ class Peer:
         if event.round_trip_seconds is not None:
             self._round_trip_seconds = event.round_trip_seconds
         before = self._reports.get(event.writer)
-        begun_anew = before is None or event.received < before.received
-        self._arrived(event.received - (0 if before is None or begun_anew else before.received))
+        if before is not None:
+            begun_anew = event.received < before.received
+            self._arrived(event.received - (0 if begun_anew else before.received))
         capacities = {name: capacity for name, capacity in event.capacities if capacity.serves}
         self._reports[event.writer] = _Report(now, capacities, event.received)
         self._combine(now)
@@ -250,9 +250,11 @@ class Peers:
         """The regions worth scoring, with how many leading blocks of the prompt each holds."""
         keys, chosen = flight.request.block_keys, self._by_slot
         if len(chosen) > SCORED_REGIONS:
-            holders = self.index.match(keys, self._slots, 1)
-            held = islice(slots(holders[0][1]), HOLDERS) if holders else ()
-            chosen = {slot: self._by_slot[slot] for slot in held}
+            levels = self.index.match(keys, self._slots, 1)
+            holders = [self._by_slot[slot] for slot in slots(levels[0][1])] if levels else []
+            able = [p for p in holders if p.usable(now) and p.settings.region not in flight.refused]
+            nearest = nsmallest(HOLDERS, able, key=lambda peer: peer.round_trip_seconds)
+            chosen = {peer.slot: peer for peer in nearest}
             for peer in self._attractive_to(pool, now):
                 if len(chosen) < SCORED_REGIONS:
                     chosen[peer.slot] = peer
@@ -304,7 +306,7 @@ class Peers:
         burden = burden_seconds(
             capacity.load,
             prefill,
-            ttft - pool.settings.ttft_objective_seconds,
+            ttft - flight.objective_seconds(now),
             pool.decode_seconds(flight.request.max_output_tokens),
         )
         patience_seconds = flight.deadline - now

@@ -48,10 +48,18 @@ class Pool:
         """What a request and each other in its batch slow each other down, all in all."""
         return 2 * self.tokens.expected_output(max_output_tokens) * self.pace.growth_seconds
 
+    def spare_tokens(self, load: float) -> float:
+        """KV room that is left free beside so many requests, which grow: 0 on an idle engine.
+
+        One usual request's, or half an expected answer for each, whichever is less. A request that
+        is preempted for want of room is computed twice.
+        """
+        return min(self.usual_kv_tokens, load * self.tokens.mean_output_tokens / 2)
+
     def observe_need(self, work_seconds: float, kv_tokens: float) -> None:
         """Learn from a request that is sent what a usual one needs."""
         self.usual_work_seconds += (work_seconds - self.usual_work_seconds) * NEED_WEIGHT
-        self.usual_kv_tokens += (kv_tokens - self.usual_kv_tokens) * NEED_WEIGHT
+        self.usual_kv_tokens += (max(1.0, kv_tokens) - self.usual_kv_tokens) * NEED_WEIGHT
 
     def take_over(self, event: PoolUpdated, slot_of: dict[str, int]) -> None:
         """Take over the whole truth: settings, members, who is ready and holds which adapter."""

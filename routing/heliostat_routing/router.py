@@ -39,6 +39,8 @@ from heliostat_routing.views import EndpointView, PoolView
 
 MEASURE_SECONDS = 30.0
 """How long a finished request is remembered for its access log entry."""
+MOST_ORIGINS = 1000
+"""Routers of peers whose requests are counted: those heard from last."""
 SETTLE_SECONDS = 2.0
 """How long one is remembered that is finished and measured: its attempts may be told later."""
 
@@ -121,16 +123,17 @@ class Router:
             self._dispatcher.out.append(Reject(request.ticket, RejectReason.UNKNOWN_POOL, 1.0))
             return
         patience_seconds = pool.settings.queue_timeout_seconds
-        age_seconds = pool.settings.age_bound_seconds
+        age_seconds = held_seconds = pool.settings.age_bound_seconds
         if request.hold_seconds is not None:
             patience_seconds = min(patience_seconds, request.hold_seconds)
-            age_seconds = min(age_seconds, request.hold_seconds / 2)
+            held_seconds = min(held_seconds, request.hold_seconds / 2)
         flight = Flight(
             request,
             pool,
             arrived_at=now,
             deadline=now + patience_seconds,
             aged_at=now + age_seconds,
+            unheld_at=now + held_seconds,
             overdue_at=now + 2 * age_seconds,
             prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
         )
@@ -140,8 +143,11 @@ class Router:
 
     def _note_origin(self, request: RequestArrived) -> None:
         """Count a request that another region has sent, served or not: it is on its way no more."""
+        received = self._received
         if request.origin is not None:
-            self._received[request.origin] = self._received.get(request.origin, 0) + 1
+            received[request.origin] = received.pop(request.origin, 0) + 1
+            if len(received) > MOST_ORIGINS:
+                del received[next(iter(received))]
 
     def _on_finished(self, ticket: int, now: float) -> None:
         flight = self._books.flights.get(ticket)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliostat_routing.capacity import PoolCapacity, combine
-from heliostat_routing.events import PoolRemoved, RequestArrived
+from heliostat_routing.events import PoolRemoved, RequestArrived, RequestFinished
 from tests.routing.playbook import Playbook
 
 SOME = PoolCapacity(
@@ -97,3 +97,16 @@ def test_routers_of_one_region_queue_apart_and_share_its_endpoints(
         assert together.free <= view.free
         assert together.room <= view.room
         assert together.finish_seconds <= max(view.finish_seconds, 1e-6) * (1 + 1e-9)
+
+
+def test_an_idle_engine_has_room_for_a_request_however_large() -> None:
+    """Nothing is spared where nothing runs: one usual request starts at once."""
+    book = Playbook(1, prefill_tokens_per_second=1e6)
+    book.scrape("e0", kv_capacity_tokens=2000)
+    for ticket in range(60):
+        book.arrive(ticket, tuple(range(ticket * 100, ticket * 100 + 12)), after=1.0)
+        book.tell(RequestFinished(ticket))
+    book.scrape("e0", after=1.0, kv_capacity_tokens=2000, finished_requests=60)
+    ((_, capacity),) = book.router.capacities(book.now)
+    assert (capacity.free, capacity.room) == (1, 1)
+    assert capacity.wait_seconds(0) == 0.0

@@ -755,3 +755,31 @@ def test_a_forwarded_request_takes_any_endpoint_before_it_is_given_back() -> Non
     assert isinstance(held[0], Enqueue)
     assert target(book.tick(0.19)) is None
     assert target(book.tick(0.02)) not in (None, home)
+
+
+def test_a_forwarded_request_does_not_overtake_older_ones_here() -> None:
+    """That it is soon given back gives it no precedence when an endpoint frees."""
+    book = World(1)
+    book.busy()
+    assert target(book.arrive(1, other(1))) is None
+    held = book.tell(RequestArrived(2, "p", other(2), 5120, origin="r", hold_seconds=1.5))
+    assert isinstance(held[0], Enqueue)
+    assert targets(book.tick(0.76)) == {}
+    assert targets(book.tick(0.25)) == {1: "e0"}
+
+
+def test_what_is_left_of_the_objective_shrinks_while_a_request_waits() -> None:
+    """Where the objective has passed already, every further second here counts for all."""
+    young, old = World(1, "west"), World(1, "west")
+    for book, waits in ((young, 0.0), (old, 3.0)):
+        book.state("west", FULL)
+        book.arrive(100, tuple(range(1, 51)))
+        assert target(book.arrive(1, other(1), after=1.0)) is None
+        book.state("west", FULL, after=waits)
+    assert young.router.views(young.now)[0].queued == old.router.views(old.now)[0].queued == 1
+    costs = []
+    for book in (young, old):
+        (leaving,) = [c for c in book.state("west") if isinstance(c, Forward)]
+        here = next(c for c in leaving.explanation.candidates if c.endpoint == "e0")
+        costs.append(here.burden_seconds - here.wait_seconds)
+    assert costs[1] > costs[0] - 1.0

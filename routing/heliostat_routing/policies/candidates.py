@@ -56,14 +56,12 @@ class Costs:
     __slots__ = (
         "_decode_seconds",
         "_flight",
-        "_growth_tokens",
         "_network_seconds",
         "_now",
         "_objective_seconds",
         "_pool",
         "_queue_seconds",
         "_request_seconds",
-        "_spare_tokens",
     )
 
     def __init__(self, flight: Flight, pool: Pool, now: float, queue_seconds: float = 0.0) -> None:
@@ -73,12 +71,8 @@ class Costs:
         self._now = now
         self._request_seconds = pool.tokens.mean_duration_seconds
         self._decode_seconds = pool.decode_seconds(flight.request.max_output_tokens)
-        self._objective_seconds = pool.settings.ttft_objective_seconds
+        self._objective_seconds = flight.objective_seconds(now)
         self._queue_seconds = queue_seconds
-        self._spare_tokens = pool.usual_kv_tokens
-        """Room left free: running requests grow, and one that is preempted is computed twice."""
-        self._growth_tokens = pool.tokens.mean_output_tokens / 2
-        """What a running request may still grow by."""
         self._network_seconds = pool.settings.network_seconds
 
     def at(
@@ -91,7 +85,7 @@ class Costs:
         """
         now, request_seconds, network = self._now, self._request_seconds, self._network_seconds
         cached, uncached, kv_tokens = predict_need(self._flight, endpoint, depth)
-        spare_tokens = min(self._spare_tokens, endpoint.load * self._growth_tokens)
+        spare_tokens = self._pool.spare_tokens(endpoint.load)
         kv_wait = endpoint.kv_wait_seconds(kv_tokens, request_seconds, spare_tokens)
         wait = max(endpoint.wait_seconds(now, request_seconds), kv_wait) + ahead_seconds
         wait = max(wait, self._queue_seconds)

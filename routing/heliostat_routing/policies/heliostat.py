@@ -36,12 +36,14 @@ class HeliostatPolicy:
         remote = self._cheaper_remote(flight, pool, scored[0].cost_seconds, now)
         if remote is not None:
             return self._forward(remote, scored, eligible)
-        aged = now >= flight.aged_at
-        best = next((s for s in scored if self._takes(s, flight, now)), None) if aged else scored[0]
+        unheld = now >= flight.unheld_at
+        takers = (s for s in scored if self._takes(s, flight, now))
+        best = next(takers, None) if unheld else scored[0]
         if best is None or not self._takes(best, flight, now):
             explanation = self._explain("hold", None, eligible, scored)
             return Pick((), explanation, scored[0].slot, scored[0].work_seconds)
-        return self._take("age-bound" if aged else "least-cost", best, scored, pool, eligible)
+        rule = "age-bound" if unheld else "least-cost"
+        return self._take(rule, best, scored, pool, eligible)
 
     def leave(
         self, flight: Flight, pool: Pool, eligible: int, queue_seconds: float, now: float
