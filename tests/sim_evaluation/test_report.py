@@ -107,6 +107,14 @@ def test_a_lost_request_is_told() -> None:
     assert (report.lost, report.resent) == (1, 2)
 
 
+def test_a_request_that_nobody_answers_is_told() -> None:
+    """Open without a first token ten seconds after the deadline is hung, in the warm-up too."""
+    waiting = (OpenRequest("us", sent_at, None) for sent_at in (59.0, 61.0))
+    streaming = OpenRequest("us", 10.0, 2.0)
+    report = report_of(still_open=(*waiting, streaming), terms=Terms(warmup_seconds=60.0))
+    assert (report.lost, report.hung) == (0, 1)
+
+
 def test_the_warmup_is_cut_off() -> None:
     """Latencies leave out what was sent in the warm-up, rates what was finished in it."""
     early, over = record(sent_at=1.0, ended_at=5.0), record(sent_at=1.0, ended_at=50.0, ttft=9.0)

@@ -46,6 +46,15 @@ def test_goals_come_first_and_missed_ones_with_their_reason(
     assert "Two lines." in text
 
 
+def test_a_goal_that_does_not_apply_counts_nowhere() -> None:
+    """It is neither met nor missed nor in their sum, and its row says so."""
+    draft = drafted()
+    draft.goals([Goal("chat-ttft", "Chat: TTFT", "at most 1", "1.4x", None, applies=False)])
+    text = markdown([draft.done()], SHORT)
+    assert "1 of 2 goals are met; 1 more do not apply" in text
+    assert "does not apply |" in text
+
+
 def test_pictures_of_earlier_documents_go(tmp_path: Path) -> None:
     """The folder holds this document's pictures, and what is no picture stays."""
     folder = tmp_path / "evaluation"

@@ -4,7 +4,12 @@ from itertools import islice
 
 import pytest
 
-from heliostat_sim.findings.offered import asked, closed_bound, closed_load
+from heliostat_sim.findings.offered import (
+    asked,
+    closed_bound,
+    closed_load,
+    offered_tokens_per_second,
+)
 from heliostat_sim.scenario.scenario import load_scenario
 
 
@@ -39,3 +44,15 @@ def test_thinking_lowers_the_bound() -> None:
     usual, thinking = (closed_bound(s, 0, 400) for s in (scenario, slow))
     assert thinking.client_requests_per_second < usual.client_requests_per_second
     assert thinking.tokens_per_second < usual.tokens_per_second
+
+
+def test_open_loop_tokens_are_those_of_the_span() -> None:
+    """Chats that go on after the span, or begin after it, ask for nothing more in it."""
+    scenario = load_scenario("skew").shortened()
+    whole = offered_tokens_per_second(scenario.demand(0), 0.0, 30.0) * 30.0
+    halves = [
+        offered_tokens_per_second(scenario.demand(0), begin, begin + 15.0) * 15.0
+        for begin in (0.0, 15.0)
+    ]
+    assert 0.0 < halves[0] < whole
+    assert sum(halves) == pytest.approx(whole)

@@ -12,6 +12,9 @@ from heliostat_sim.world.records import Record, Records, Sample
 from heliostat_sim.world.request import Ending
 from heliostat_sim.world.settings import WorldSettings
 
+_HUNG_MARGIN_SECONDS = 10.0
+"""How much older than the deadline a request without a first token is when it counts as hung."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -81,6 +84,7 @@ def make_report(
         sent=records.sent,
         still_open=len(records.still_open),
         lost=records.sent - len(records.requests) - len(records.still_open),
+        hung=_hung(records, settings),
         resent=sum(record.attempts for record in records.requests),
         served=endings[Ending.SERVED],
         rejected=endings[Ending.REJECTED],
@@ -145,6 +149,15 @@ def _waits(
         if age_seconds > terms.slo_seconds:
             waits.append(_Wait(request.region, age_seconds, in_time=False))
     return waits
+
+
+def _hung(records: Records, settings: WorldSettings) -> int:
+    """Requests that nobody answers, turns away or lets expire."""
+    sent_before = settings.duration_seconds - settings.queue_timeout_seconds - _HUNG_MARGIN_SECONDS
+    return sum(
+        request.ttft_seconds is None and request.sent_at < sent_before
+        for request in records.still_open
+    )
 
 
 def _in_time(record: Record, terms: Terms) -> bool:

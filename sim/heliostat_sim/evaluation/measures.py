@@ -128,6 +128,7 @@ MEASURES = (
     Measure("resent", "sent again", "Requests sent again", number),
     Measure("still_open", "open at the end", "Requests open at the end", number),
     Measure("lost", "lost", "Lost requests", number),
+    Measure("hung", "hung", "Hung requests", number),
 )
 """All that a report tells, headlines first."""
 

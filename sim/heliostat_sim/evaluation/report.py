@@ -51,6 +51,8 @@ class Report:
     still_open: int
     lost: int
     """Sent, not ended and not open: 0, or the simulation is wrong."""
+    hung: int
+    """Open without a first token, and older than the deadline with a margin: over the whole run."""
     resent: int
     """How often clients sent requests again after broken streams."""
     served: int

@@ -7,6 +7,7 @@ from heliostat_sim.findings.campaign import Campaign, Study, contenders
 from heliostat_sim.findings.rivals import OURS
 from heliostat_sim.findings.section import Draft, Section
 from heliostat_sim.policies.registry import PolicyName
+from heliostat_sim.world.settings import SignalSettings
 
 _REGIONS = (2, 3, 5, 10, 20, 35, 50)
 _SECONDS = 10.0
@@ -14,11 +15,14 @@ _SECONDS = 10.0
 
 def exchange(campaign: Campaign) -> Section:
     """State messages and bytes, sent by one region and in all."""
-    draft = Draft("State between regions")
+    draft, signals = Draft("State between regions"), SignalSettings()
     draft.say(
-        """Each region's router tells every other's what it could take, ten times a second. How much
-        that is depends on the number of regions, not of engines or requests. Bytes are estimated
-        from what a message holds, without transport."""
+        f"""Each region's router tells every other's what it could take, at most every
+        {signals.state_interval_seconds * 1000:g} ms and in all at most
+        {signals.states_per_second:g} times a second: with more than
+        {signals.states_per_second * signals.state_interval_seconds:g} peers each hears less often.
+        How much that is depends on the number of regions, not of engines or requests. Bytes are
+        estimated from what a message holds, without transport."""
     )
     rows, each, total = [], [], []
     found = campaign.compare_all([_study(campaign, count) for count in _REGIONS])

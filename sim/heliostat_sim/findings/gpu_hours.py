@@ -50,9 +50,12 @@ def gpu_hours(campaign: Campaign) -> Section:
     day_seconds = _SHORT_DAY_SECONDS if campaign.effort.short else _DAY_SECONDS
     day, floor = _day(day_seconds), fluid_floor(day_seconds)
     rows: list[tuple[str, ...]] = []
-    fixed = _fixed(campaign, day)
+    found = _fixed(campaign, day)
+    fixed = {name: engines or _MOST_ENGINES for name, engines in found.items()}
+    unsized = [name for name, engines in found.items() if engines is None]
     apart = campaign.compare(_study((*day, *_engines(fixed), *cut_off(*REGIONS))))
-    rows.append(_row("apart", fixed, apart))
+    words = f"apart ({', '.join(unsized)}: not found)" if unsized else "apart"
+    rows.append(_row(words, fixed, apart))
     reached: int | None = None
     for total in range(ceil(_LEAST_OF_FLOOR * floor), sum(fixed.values()) + 1):
         engines = _shares(total, fixed)
@@ -61,13 +64,15 @@ def gpu_hours(campaign: Campaign) -> Section:
         if min(_attainments(together).values()) >= _OBJECTIVE_RATIO:
             reached = total
             break
-    return _written(floor, sum(fixed.values()), rows, reached, day_seconds)
+    static = None if unsized else sum(fixed.values())
+    return _written(floor, static, rows, reached, day_seconds)
 
 
-def _fixed(campaign: Campaign, day: Changes) -> dict[str, int]:
+def _fixed(campaign: Campaign, day: Changes) -> dict[str, int | None]:
     """The smallest number of engines with which each region serves itself in time.
 
-    Fewer than the mean rate asks for need not be tried: queues would only grow.
+    None where not even the most engines tried are enough. Fewer than the mean rate asks for need
+    not be tried: queues would only grow.
     """
     fixed: dict[str, int] = {}
     rates = (region.rate or 0.0 for region in load_scenario(_SCENARIO).spec.regions.values())
@@ -79,11 +84,15 @@ def _fixed(campaign: Campaign, day: Changes) -> dict[str, int]:
         for name in REGIONS:
             if found[name] >= _OBJECTIVE_RATIO:
                 fixed.setdefault(name, engines)
-    return {name: fixed.get(name, engines) for name in REGIONS}
+    return {name: fixed.get(name) for name in REGIONS}
 
 
 def _written(
-    floor: float, static: int, rows: list[tuple[str, ...]], reached: int | None, day_seconds: float
+    floor: float,
+    static: int | None,
+    rows: list[tuple[str, ...]],
+    reached: int | None,
+    day_seconds: float,
 ) -> Section:
     draft = Draft("GPU-hours of a day")
     draft.say(
@@ -92,11 +101,17 @@ def _written(
         Apart, all ways between regions are cut, and each has the smallest number of engines that
         meets it: static provisioning for its own peak. Federated, the same policy has the smallest
         number in all that meets it in every region. The fluid floor is the peak of the world's
-        total demand at {_ENGINE_CHATS_PER_SECOND:g} chats/s an engine, {floor:.1f} engines."""
+        total demand at {_ENGINE_CHATS_PER_SECOND:g} chats/s an engine, {floor:.1f} engines.
+        What an engine takes is set by hand, from its model's speed, and the floor is as good as
+        that."""
     )
     draft.table(Table(("", "engines", "us/asia/eu", *REGIONS, "GPU-hours"), tuple(rows)))
     if reached is None:
         result, met = "no number up to the static one", False
+    elif static is None:
+        over = reached / floor
+        result = f"{reached} engines, {over:.2f} x the floor; static provisioning not found"
+        met = over <= _MOST_OVER_FLOOR
     else:
         over = reached / floor
         result = (

@@ -1,4 +1,4 @@
-"""The mean request of a closed-loop workload, and the bound on throughput that follows from it.
+"""What is asked for: a closed-loop workload's mean request with its bound, and open-loop tokens.
 
 Closed clients ask the same whatever a policy does; only how far they get differs. So the requests
 are drawn from the demand itself, answered at once, all clients in turn, until as many have been
@@ -17,7 +17,7 @@ from heliostat_sim.policies.bound import (
 )
 from heliostat_sim.scenario.scenario import Scenario
 from heliostat_sim.scenario.workload_spec import TreeWorkload
-from heliostat_sim.world.demand import Ask, ClosedClient, Session
+from heliostat_sim.world.demand import Ask, ClosedClient, Demand, Session
 
 
 def asked(clients: tuple[ClosedClient, ...]) -> Iterator[Ask]:
@@ -61,6 +61,28 @@ def closed_load(scenario: Scenario, seed: int, requests: int) -> Load:
         think_seconds=think_seconds,
         round_trip_seconds=scenario.settings().within_seconds,
     )
+
+
+def offered_tokens_per_second(demand: Demand, begin_seconds: float, end_seconds: float) -> float:
+    """What open-loop arrivals ask for: prompt tokens and twice the output, as throughput counts.
+
+    Answers come at once, so that each chat goes on as early as it can: real demand is a little
+    less in a span that ends before all chats do.
+    """
+    tokens = 0
+    for arrival in demand.arrivals:
+        if arrival.at >= end_seconds:
+            break
+        waiting = [(arrival.at + ask.think_seconds, ask) for ask in arrival.session.start()]
+        while waiting:
+            at, ask = waiting.pop()
+            if at >= end_seconds:
+                continue
+            if at >= begin_seconds:
+                tokens += ask.prompt_tokens + 2 * ask.output_tokens
+            following = arrival.session.on_answer(ask)
+            waiting.extend((at + child.think_seconds, child) for child in following)
+    return tokens / (end_seconds - begin_seconds)
 
 
 def _tree_width(branches: int, depth: int) -> float:

@@ -61,10 +61,15 @@ def columns(fields: Sequence[str] = PAPER_FIELDS) -> list[Measure]:
     return [measure_named(field) for field in fields]
 
 
-def policies_table(comparison: Comparison, title: str, *extra: tuple[str, ...]) -> Table:
+def policies_table(
+    comparison: Comparison, title: str, *extra: tuple[str, ...], more_fields: Sequence[str] = ()
+) -> Table:
     """A row for each contender, a column for each measure; `extra` rows come last."""
-    measures = columns()
-    rows = [(name, *_cells(comparison, name, measures)) for name in comparison.reports]
+    measures = columns((*PAPER_FIELDS, *more_fields))
+    rows = [
+        (_row_name(comparison, name), *_cells(comparison, name, measures))
+        for name in comparison.reports
+    ]
     padded = [(*row, *[ABSENT] * (len(measures) + 1 - len(row))) for row in extra]
     header = ("", *(measure.label for measure in measures))
     return Table(header, (*rows, *padded), f"{title}: {seeds_text(comparison)}")
@@ -74,6 +79,14 @@ def seeds_text(comparison: Comparison) -> str:
     """How many seeds are behind a table, and the spread."""
     count = len(comparison.reports[comparison.reference])
     return "one seed" if count == 1 else f"means of {count} seeds, +- standard deviation"
+
+
+def _row_name(comparison: Comparison, name: str) -> str:
+    """With the number of seeds where it is less than the table's."""
+    count = len(comparison.reports[name])
+    if count >= len(comparison.reports[comparison.reference]):
+        return name
+    return f"{name} ({count} seed{'s' if count > 1 else ''})"
 
 
 def ratios_table(comparisons: dict[str, Comparison], fields: Sequence[str]) -> Table:

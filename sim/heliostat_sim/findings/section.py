@@ -20,6 +20,8 @@ class Goal:
     reached: str
     met: bool | None
     """None: it could not be judged in this run."""
+    applies: bool = True
+    """False: its condition does not hold, and it counts neither as met nor as missed."""
 
 
 @dataclass(frozen=True, slots=True)

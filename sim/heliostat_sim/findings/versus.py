@@ -71,6 +71,8 @@ def _workloads(
         draft.heading(workload.words)
         draft.table(policies_table(comparison, workload.words, _bound_row(bound)))
         draft.say(bound_words(bound))
+        if above := above_bound(comparison, bound):
+            draft.say(f"**Above the bound with seed 0, which is not expected: {above}.**")
         curve = f"ttft-{workload.key}"
         title = f"Times to first token, {workload.words}"
         draft.picture(curve, title, _curve(comparison, title))
@@ -95,6 +97,16 @@ def bound_words(bound: Bound) -> str:
         f" {bound.batch_requests:.0f} decoding on each. A request's way to an engine and back"
         f" inside its region is counted, and no other."
     )
+
+
+def above_bound(comparison: Comparison, bound: Bound) -> str:
+    """Who exceeds the bound with the seed that it is computed for, and by how much."""
+    ratios = {
+        name: by_seed[0].throughput_tokens_per_second / bound.tokens_per_second
+        for name, by_seed in comparison.reports.items()
+        if 0 in by_seed
+    }
+    return ", ".join(f"{name} {ratio:.3f}x" for name, ratio in ratios.items() if ratio > 1)
 
 
 def _bound_row(bound: Bound) -> tuple[str, ...]:
