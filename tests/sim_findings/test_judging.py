@@ -92,10 +92,10 @@ def test_a_measure_without_values_is_not_judged() -> None:
     assert [goal.met for goal in goals] == [None, None]
 
 
-def test_an_open_loop_goal_names_all_that_is_asked() -> None:
+def test_an_open_loop_goal_names_its_ceiling() -> None:
     """The throughput goal says how much there is to serve, over SkyLB's."""
     _, throughput = overload_goals("skew", "Skew", comparison(), 1.05)
-    assert throughput.target == "at least 1.2 x SkyLB's; all that is asked is 1.05 x"
+    assert throughput.target == "at least 1.2 x SkyLB's; the ceiling is 1.05 x"
 
 
 def test_every_goal_that_may_be_missed_has_its_remark() -> None:

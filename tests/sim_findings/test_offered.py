@@ -8,7 +8,7 @@ from heliostat_sim.findings.offered import (
     asked,
     closed_bound,
     closed_load,
-    offered_tokens_per_second,
+    servable_tokens_per_second,
 )
 from heliostat_sim.scenario.scenario import load_scenario
 
@@ -46,13 +46,14 @@ def test_thinking_lowers_the_bound() -> None:
     assert thinking.tokens_per_second < usual.tokens_per_second
 
 
-def test_open_loop_tokens_are_those_of_the_span() -> None:
-    """Chats that go on after the span, or begin after it, ask for nothing more in it."""
+def test_what_is_servable_ends_within_its_span() -> None:
+    """Spans that follow each other hold the whole, and nothing is served before its answer."""
     scenario = load_scenario("skew").shortened()
-    whole = offered_tokens_per_second(scenario.demand(0), 0.0, 30.0) * 30.0
-    halves = [
-        offered_tokens_per_second(scenario.demand(0), begin, begin + 15.0) * 15.0
-        for begin in (0.0, 15.0)
-    ]
-    assert 0.0 < halves[0] < whole
-    assert sum(halves) == pytest.approx(whole)
+    spans = ((0.0, 30.0), (0.0, 15.0), (15.0, 30.0), (0.0, 0.01))
+    whole, first, second, nothing = (
+        servable_tokens_per_second(scenario, scenario.demand(0), begin, end) * (end - begin)
+        for begin, end in spans
+    )
+    assert 0.0 < first < whole
+    assert first + second == pytest.approx(whole)
+    assert nothing == 0.0

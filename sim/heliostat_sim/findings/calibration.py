@@ -23,7 +23,7 @@ _ALIKE = 0.05
 _BY_HAND = (
     """- KV capacity of 31,000 tokens: the fit, and what an L4's memory can hold. It is the edge of
     the grid, where errors are flat.""",
-    """- Lengths of tree prompts, 700 shared and 340 of an answer: of several pairs that fit about as
+    """- Lengths of tree prompts, 700 shared and 340 of an answer: of pairs that fit about as
     well this one, by the published result of blind pushing.""",
     """- `answers: recorded`, by which a chat's later prompts hold the data set's answers and not
     the engine's: the published hit rates of chats.""",

@@ -50,11 +50,11 @@ def overload_goals(
 ) -> list[Goal]:
     """The goals where a region or an engine has more to do than it can.
 
-    `ceiling_ratio` is all that is asked for, over SkyLB's throughput.
+    `ceiling_ratio` is all that could be served with nothing in the way, over SkyLB's throughput.
     """
     waits = _ratio_goal(key, words, comparison, "ttft_p90_seconds", _MOST_TTFT, lower=True)
     goal = _ratio_goal(key, words, comparison, "throughput_tokens_per_second", _GAIN, lower=False)
-    target = f"{goal.target}; all that is asked is {ceiling_ratio:.2f} x"
+    target = f"{goal.target}; the ceiling is {ceiling_ratio:.2f} x"
     return [waits, replace(goal, target=target)]
 
 

@@ -13,6 +13,7 @@ from heliostat_sim.policies.bound import (
     Bound,
     Load,
     shared_cache_tokens,
+    shortest_seconds,
     throughput_bound,
 )
 from heliostat_sim.scenario.scenario import Scenario
@@ -63,25 +64,30 @@ def closed_load(scenario: Scenario, seed: int, requests: int) -> Load:
     )
 
 
-def offered_tokens_per_second(demand: Demand, begin_seconds: float, end_seconds: float) -> float:
-    """What open-loop arrivals ask for: prompt tokens and twice the output, as throughput counts.
+def servable_tokens_per_second(
+    scenario: Scenario, demand: Demand, begin_seconds: float, end_seconds: float
+) -> float:
+    """What can be served of open-loop arrivals: prompt and twice the output, as throughput counts.
 
-    Answers come at once, so that each chat goes on as early as it can: real demand is a little
-    less in a span that ends before all chats do.
+    Each request is alone on an engine beside its client, with its prompt cached. So chats go on as
+    early as they can, and what even so ends after the span is left out.
     """
+    settings = scenario.settings()
     tokens = 0
     for arrival in demand.arrivals:
         if arrival.at >= end_seconds:
             break
-        waiting = [(arrival.at + ask.think_seconds, ask) for ask in arrival.session.start()]
+        waiting = [(arrival.at, ask) for ask in arrival.session.start()]
         while waiting:
             at, ask = waiting.pop()
-            if at >= end_seconds:
+            prompt, output = ask.prompt_tokens, ask.output_tokens
+            load = Load(prompt, prompt, output, 1.0, round_trip_seconds=settings.within_seconds)
+            ended_at = at + ask.think_seconds + shortest_seconds(settings.profile, load)
+            if ended_at > end_seconds:
                 continue
-            if at >= begin_seconds:
-                tokens += ask.prompt_tokens + 2 * ask.output_tokens
-            following = arrival.session.on_answer(ask)
-            waiting.extend((at + child.think_seconds, child) for child in following)
+            if ended_at >= begin_seconds:
+                tokens += prompt + 2 * output
+            waiting.extend((ended_at, child) for child in arrival.session.on_answer(ask))
     return tokens / (end_seconds - begin_seconds)
 
 

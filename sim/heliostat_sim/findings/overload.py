@@ -3,7 +3,7 @@
 from heliostat_sim.evaluation import Comparison, Job, job_scenario
 from heliostat_sim.findings.campaign import Campaign, Study
 from heliostat_sim.findings.judging import overload_goals
-from heliostat_sim.findings.offered import offered_tokens_per_second
+from heliostat_sim.findings.offered import servable_tokens_per_second
 from heliostat_sim.findings.rivals import MAIN, PAIR, SKYLB, policies_table, ratios_table
 from heliostat_sim.findings.section import Draft, Section
 
@@ -46,9 +46,10 @@ def overload(campaign: Campaign) -> Section:
     draft = Draft("Overload and skew")
     draft.say(
         """Chats arrive by themselves, whatever the system does. Throughput is then what is asked
-        for, as long as the policy keeps up: no policy can exceed the demand. Each goal names all
-        that is asked, over SkyLB's throughput with seed 0, were every answer to come at once. An
-        L4 engine takes about 0.8 of these chats a second, a figure set by hand."""
+        for, as long as the policy keeps up: no policy can exceed the demand. Each goal names the
+        ceiling: all that would be served if each request were alone on an engine with its prompt
+        cached, over SkyLB's throughput, with seed 0. An L4 engine takes
+        about 0.8 of these chats a second, a figure set by hand."""
     )
     titles = dict(_SCENARIOS)
     if campaign.effort.traces is not None:
@@ -73,9 +74,9 @@ def overload(campaign: Campaign) -> Section:
 
 
 def _ceiling_ratio(campaign: Campaign, name: str, comparison: Comparison) -> float:
-    """All that is asked with seed 0, over SkyLB's throughput."""
+    """All that can be served with seed 0, over SkyLB's throughput."""
     effort = campaign.effort
     scenario = job_scenario(Job(name, SKYLB, changes=effort.span))
     span = effort.terms.warmup_seconds, scenario.settings().duration_seconds
-    asked = offered_tokens_per_second(scenario.demand(0, effort.traces), *span)
-    return asked / comparison.reports[SKYLB][0].throughput_tokens_per_second
+    most = servable_tokens_per_second(scenario, scenario.demand(0, effort.traces), *span)
+    return most / comparison.reports[SKYLB][0].throughput_tokens_per_second
