@@ -102,7 +102,7 @@ def _written(
         meets it: static provisioning for its own peak. Federated, the same policy has the smallest
         number in all that meets it in every region. The fluid floor is the peak of the world's
         total demand at {_ENGINE_CHATS_PER_SECOND:g} chats/s an engine, {floor:.1f} engines.
-        What an engine takes is set by hand, from its model's speed, and the floor is as good as
+        What an engine takes is written by hand, and the floor is no better than
         that."""
     )
     draft.table(Table(("", "engines", "us/asia/eu", *REGIONS, "GPU-hours"), tuple(rows)))
