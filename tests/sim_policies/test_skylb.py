@@ -1,5 +1,7 @@
 """SkyLB's two layers, its queue, and its variants."""
 
+import pytest
+
 from heliostat_sim.policies.registry import PolicyName, factory
 from heliostat_sim.policies.skylb import BalancerStatus, SkyLb
 from heliostat_sim.world.settings import RegionSettings, WorldSettings
@@ -40,14 +42,32 @@ def test_an_engine_with_a_waiting_request_gets_nothing_until_a_probe_says_otherw
     assert [request.id for request, _ in port.dispatched] == [1, 2, 3]
 
 
-def test_a_dead_engine_is_unavailable() -> None:
-    """A probe without an answer is no invitation."""
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_lost_probe_leaves_an_engine_as_it_was(waiting: int) -> None:
+    """One that was available goes on to be it, and one that was not does not become it."""
     port, make = FakePort(engines=1), Requests()
-    port.waiting["us-0"] = None
+    port.waiting["us-0"] = waiting
     balancer = make_skylb(port)
-    balancer.on_request(make())
+    port.run(0.15)
+    port.waiting["us-0"] = None
     port.run(1.0)
-    assert not port.dispatched
+    balancer.on_request(make())
+    assert len(port.dispatched) == (not waiting)
+
+
+def test_a_dead_engine_is_unavailable() -> None:
+    """Once it has refused a request it gets none until a probe has an answer."""
+    port, make = FakePort(engines=1), Requests()
+    balancer = make_skylb(port)
+    request = make()
+    balancer.on_request(request)
+    port.waiting["us-0"] = None
+    balancer.on_failed(request, port.engines[0])
+    port.run(1.0)
+    assert len(port.dispatched) == 1
+    port.waiting["us-0"] = 0
+    port.run(0.2)
+    assert len(port.dispatched) == 2
 
 
 def test_local_engines_win_whatever_a_peer_offers() -> None:
@@ -66,12 +86,26 @@ def test_local_engines_win_whatever_a_peer_offers() -> None:
 
 def test_a_peer_is_available_only_with_engines_and_a_queue_below_the_bounds() -> None:
     """No engine, a queue above ten or one longer than the own rules a peer out."""
-    for status in (BalancerStatus(0, 0), BalancerStatus(3, 11), BalancerStatus(3, 1)):
+    for status in (BalancerStatus(0, 0), BalancerStatus(3, 11), BalancerStatus(3, 2)):
         port, make = FakePort(engines=0, peers=["eu"]), Requests()
         balancer = make_skylb(port)
         balancer.on_message("eu", status)
         balancer.on_request(make())
         assert not port.forwarded
+
+
+def test_queues_are_compared_at_the_pick() -> None:
+    """A peer's queue that was longer than the own when it told is not once the own has grown."""
+    port, make = FakePort(engines=0, peers=["eu"]), Requests()
+    balancer = make_skylb(port)
+    balancer.on_message("eu", BalancerStatus(3, 2))
+    balancer.on_request(make())
+    assert not port.forwarded
+    balancer.on_request(make())
+    port.run(0.015)
+    assert len(port.forwarded) == 1
+    port.run(0.1)
+    assert len(balancer.queue) == 1, "which is shorter than the peer's"
 
 
 def test_a_silent_peer_becomes_unavailable() -> None:

@@ -1,10 +1,13 @@
 """What breaks in a world, who notices, and how it comes back."""
 
+from typing import Any
+
 import pytest
 
+from heliostat_sim.policies.registry import PolicyName
 from heliostat_sim.world.balancer import GatewayPort
-from heliostat_sim.world.request import Ending
-from heliostat_sim.world.settings import Fault, FaultKind
+from heliostat_sim.world.request import Ending, Request
+from heliostat_sim.world.settings import Fault, FaultKind, RegionSettings
 
 from .small_world import (
     ROUND_TRIPS,
@@ -20,6 +23,7 @@ from .small_world import (
 )
 
 WAY = WITHIN_SECONDS / 2
+TIMEOUT_SECONDS = 1.0
 US_EU = ROUND_TRIPS[frozenset(("us", "eu"))]
 
 
@@ -99,18 +103,42 @@ def test_a_gateway_restart_loses_its_queue_but_not_its_streams() -> None:
 
 
 def test_no_forward_crosses_a_cut_link() -> None:
-    """It comes back to its ingress after a round trip, and is served there."""
+    """It comes back to its ingress after the connect time-out, and is served there."""
     faults = (Fault(FaultKind.LINK, 5.0, 10.0, "us", other_region="eu"),)
     made: list[Scripted] = []
     sessions = [Once(1), Once(2), Once(3)]
-    demand = arrivals(*zip((4.0, 6.0, 16.0), ("us",) * 3, sessions, strict=True))
+    demand = arrivals(*zip((3.0, 6.0, 16.0), ("us",) * 3, sessions, strict=True))
     settings = settings_of({"us": 1, "eu": 1}, faults=faults)
     records = world_of(settings, demand, scripted(made, forwards_to="eu")).run()
     assert [record.served_in for record in records.requests] == ["eu", "us", "eu"]
     assert [record.forwarded for record in records.requests] == [True, False, True]
-    assert made[0].times("sent-back eu") == [pytest.approx(6.0 + WAY + US_EU)]
+    assert made[0].times("sent-back eu") == [pytest.approx(6.0 + WAY + TIMEOUT_SECONDS)]
     during = records.requests[1].ttft_seconds
-    assert during == pytest.approx(US_EU + 2 * WITHIN_SECONDS + prefill_seconds(200))
+    assert during == pytest.approx(TIMEOUT_SECONDS + 2 * WITHIN_SECONDS + prefill_seconds(200))
+
+
+def test_a_refusal_that_is_under_way_at_the_cut_comes_late() -> None:
+    """The ingress learns of it by the connect time-out, and serves the request itself."""
+
+    class Refusing(Scripted):
+        def on_request(self, request: Request) -> None:
+            if request.forwarded:
+                self.port.send_back(request)
+            else:
+                self.port.forward(request, "eu")
+
+    made: list[Refusing] = []
+
+    def make(port: GatewayPort) -> Refusing:
+        made.append(Refusing(port))
+        return made[-1]
+
+    refused_at = 5.0 + WAY + US_EU / 2
+    faults = (Fault(FaultKind.LINK, refused_at + 0.01, 10.0, "us", other_region="eu"),)
+    settings = settings_of({"us": 1, "eu": 1}, faults=faults)
+    (record,) = world_of(settings, arrivals((5.0, "us", Once())), make).run().requests
+    assert made[0].times("sent-back eu") == [pytest.approx(refused_at + TIMEOUT_SECONDS)]
+    assert (record.attempts, record.served_in) == (0, "us")
 
 
 def test_nothing_is_told_over_a_cut_link() -> None:
@@ -154,3 +182,132 @@ def test_a_slow_engine_takes_longer() -> None:
     alone = prefill_seconds(200)
     expected = [2 * WITHIN_SECONDS + alone * factor for factor in (1, 2, 1)]
     assert [record.ttft_seconds for record in records.requests] == pytest.approx(expected)
+
+
+def test_a_slow_engine_stays_slow_where_it_restarts() -> None:
+    """A death and return within the fault leave the speed as it was."""
+    faults = (
+        Fault(FaultKind.SLOW, 5.0, 30.0, "us", speed_ratio=0.5),
+        Fault(FaultKind.ENGINE, 6.0, 2.0, "us"),
+    )
+    demand = arrivals((20.0, "us", Once()))
+    (record,) = world_of(settings_of({"us": 1}, faults=faults), demand, scripted([])).run().requests
+    assert record.ttft_seconds == pytest.approx(2 * WITHIN_SECONDS + 2 * prefill_seconds(200))
+
+
+def test_a_cut_link_breaks_off_forwarded_requests() -> None:
+    """Its client asks again after the way back; the peer's engine computes no further."""
+    faults = (Fault(FaultKind.LINK, 6.0, 30.0, "us", other_region="eu"),)
+    made: list[Scripted] = []
+    session = Once(output_tokens=200)
+    settings = settings_of({"us": 1, "eu": 1}, faults=faults)
+    world = world_of(settings, arrivals((5.0, "us", session)), scripted(made, forwards_to="eu"))
+    (record,) = world.run().requests
+    assert (record.attempts, record.served_in, session.answers) == (1, "us", 1)
+    assert [balancer.times("finished")[:1] for balancer in made] == [[6.0], [6.0]]
+    check_books(world, [session])
+
+
+@pytest.mark.parametrize(("cut", "attempts"), [("eu", 1), ("asia", 0)])
+def test_a_cut_link_breaks_off_streams_from_engines_beyond_it(cut: str, attempts: int) -> None:
+    """Where one gateway serves all regions; streams over other links go on."""
+    faults = (Fault(FaultKind.LINK, 6.0, 5.0, "us", other_region=cut),)
+    made: list[Scripted] = []
+    settings = settings_of({"us": 0, "eu": 1, "asia": 1}, faults=faults, single_gateway="us")
+    session = Once(output_tokens=100)
+    world = world_of(settings, arrivals((5.0, "us", session)), scripted(made))
+    (record,) = world.run().requests
+    assert (record.attempts, record.served_in, session.answers) == (attempts, "eu", 1)
+    failures = made[0].times("failed eu-0")
+    first_at = 6.0 + WAY + settings.retry_seconds + WAY + TIMEOUT_SECONDS
+    assert failures[:1] == ([pytest.approx(first_at)] if attempts else [])
+    check_books(world, [session])
+
+
+def test_a_probe_across_a_cut_link_times_out() -> None:
+    """It is answered by an error once the connect time-out is over."""
+    faults = (Fault(FaultKind.LINK, 5.0, 10.0, "us", other_region="eu"),)
+    made: list[Scripted] = []
+    settings = settings_of({"us": 0, "eu": 1}, faults=faults, single_gateway="us")
+    world = world_of(settings, arrivals(), scripted(made))
+    answers: list[tuple[float, bool]] = []
+
+    def probe() -> None:
+        port = made[0].port
+        port.probe(port.engines[0], lambda got: answers.append((port.now, got is not None)))
+
+    for at in (6.0, 16.0):
+        world.loop.at(at, probe)
+    world.run()
+    assert answers == [(pytest.approx(7.0), False), (pytest.approx(16.0 + US_EU), True)]
+
+
+def test_a_link_that_is_cut_twice_is_whole_after_both_are_mended() -> None:
+    """The end of the shorter cut leaves the longer one."""
+    faults = (
+        Fault(FaultKind.LINK, 5.0, 10.0, "us", other_region="eu"),
+        Fault(FaultKind.LINK, 6.0, 2.0, "eu", other_region="us"),
+    )
+    world = world_of(settings_of({"us": 1, "eu": 1}, faults=faults), arrivals(), scripted([]))
+    seen: list[bool] = []
+    for at in (4.0, 9.0, 16.0):
+        world.loop.at(at, lambda: seen.append(world.network.reaches("us", "eu")))
+    world.run()
+    assert seen == [True, False, True]
+
+
+def test_the_work_of_a_dead_engine_counts_once() -> None:
+    """Faults that overlap, and an end of the world while it is dead, add nothing to its totals."""
+    faults = (
+        Fault(FaultKind.ENGINE, 20.0, 60.0, "us"),
+        Fault(FaultKind.REGION, 30.0, 60.0, "us"),
+    )
+    session = Once(output_tokens=20)
+    settings = settings_of({"us": 1}, faults=faults)
+    records = world_of(settings, arrivals((5.0, "us", session)), scripted([])).run()
+    assert (records.prefill_tokens, records.generated_tokens) == (200, 20)
+
+
+def test_what_overlapping_faults_have_mended_is_not_mended_again() -> None:
+    """Engine and router go on with their requests when the longer fault ends too."""
+    faults = (
+        Fault(FaultKind.ENGINE, 5.0, 20.5, "us"),
+        Fault(FaultKind.GATEWAY, 5.0, 20.5, "us"),
+        Fault(FaultKind.REGION, 6.0, 4.0, "us"),
+    )
+    made: list[Scripted] = []
+    session = Once(output_tokens=200)
+    settings = settings_of({"us": 1}, faults=faults)
+    world = world_of(settings, arrivals((22.0, "us", session)), scripted(made))
+    (record,) = world.run().requests
+    assert (record.attempts, record.ending) == (0, Ending.SERVED)
+    assert [balancer.times("start") for balancer in made] == [[0.0], [10.0]]
+    check_books(world, [session])
+
+
+def test_an_engine_that_is_back_soon_is_scraped_by_one_loop() -> None:
+    """However often it left and came, an idle engine is scraped as seldom as before."""
+    faults = tuple(Fault(FaultKind.ENGINE, at, 0.5, "us") for at in (10.0, 12.0, 14.0))
+    settings = settings_of({"us": 1}, faults=faults, health_seconds=0.1)
+    world = world_of(settings, arrivals(), PolicyName.HELIOSTAT)
+    (gateway,) = world.all_gateways()
+    probed: list[float] = []
+    probe = gateway.probe
+
+    def count(*arguments: Any) -> None:
+        probed.append(gateway.now)
+        probe(*arguments)
+
+    gateway.probe = count  # type: ignore[method-assign]
+    world.run()
+    assert len([at for at in probed if at >= 20.0]) in range(11, 17)
+
+
+def test_a_message_counts_for_each_gateway_that_it_goes_to() -> None:
+    """A region's two routers are told twice."""
+    regions = (RegionSettings("us", 1), RegionSettings("eu", 1, gateways=2))
+    made: list[Scripted] = []
+    world = world_of(settings_of({}, regions=regions), arrivals(), scripted(made))
+    world.loop.at(1.0, lambda: made[0].port.tell("eu", "hello"))
+    assert world.run().messages == 2
+    assert [len(balancer.times("message us hello")) for balancer in made] == [0, 1, 1]

@@ -5,8 +5,8 @@
   fewer than a cap. The paper names none; 10 is the default of its public load balancer.
 - Selective pushing by pending requests (SP-P), SkyLB's own: while no request waited in the engine
   at the last probe, every 100 ms. Nothing is counted at dispatch. Engines count as available before
-  their first probe. Where a probe fails the source leaves the engine as it was, until its
-  controller takes it off the list; here it is unavailable.
+  their first probe. A probe without an answer leaves the engine as it was, as in the source; one
+  that refused a request is unavailable until a probe answers again.
 """
 
 from typing import Protocol
@@ -108,7 +108,9 @@ class PendingPushing:
 
     def _probe_one(self, engine: EngineHost) -> None:
         def answer(scrape: Scrape | None) -> None:
-            if scrape is None or scrape.waiting_requests:
+            if scrape is None:
+                return
+            if scrape.waiting_requests:
                 self._unavailable.add(engine.address)
             else:
                 self._unavailable.discard(engine.address)

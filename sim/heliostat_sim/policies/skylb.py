@@ -3,11 +3,11 @@
 One load balancer per region. Every 100 ms it learns which local engines are available (see
 `availability`) and, of each peer, how many engines are available and how long its queue is. A peer
 is available if it has an available engine and its queue is at most tau = 10 and no longer than the
-own queue. Requests queue first come, first served, without bound. A loop takes the queue's head:
-available local engines are the candidates, else available peers; among them the selection decides
-(see `skylb_selection`). A peer places a forwarded request in its own region: one hop at most. Two
-memories of what went where: one over engines, one over regions, learned from own dispatches only,
-bounded to 2^24 characters a target every 60 s.
+own queue at the pick, the head counted in. Requests queue first come, first served, without bound.
+A loop takes the queue's head: available local engines are the candidates, else available peers;
+among them the selection decides (see `skylb_selection`). A peer places a forwarded request in its
+own region: one hop at most. Two memories of what went where: one over engines, one over regions,
+learned from own dispatches only, bounded to 2^24 characters a target every 60 s.
 
 Where the source is silent, or this is kinder than the source:
 
@@ -67,8 +67,8 @@ class SkyLb:
         self._over_regions = over_regions
         self._availability = availability
         self._looping = False
-        self._remote_until: dict[str, float] = {}
-        """Of peers that were available when last heard from, until when that holds."""
+        self._heard: dict[str, tuple[float, BalancerStatus]] = {}
+        """What each peer told last, and when."""
         self._refusals: Counter[int] = Counter()
 
     def start(self) -> None:
@@ -107,23 +107,14 @@ class SkyLb:
 
     def on_sent_back(self, request: Request, region: str) -> None:
         """Put it back at the head, and wait for the peer's next word."""
-        self._remote_until.pop(region, None)
+        self._heard.pop(region, None)
         self._release(request)
         self._put_back(request)
 
     def on_message(self, sender: str, message: Any) -> None:
-        """Judge a peer by its status."""
-        if not isinstance(message, BalancerStatus):
-            return
-        queued = message.queued_requests
-        if (
-            message.available_engines
-            and queued <= MAX_REMOTE_QUEUE_REQUESTS
-            and queued <= len(self.queue)
-        ):
-            self._remote_until[sender] = self.port.now + SILENCE_SECONDS
-        else:
-            self._remote_until.pop(sender, None)
+        """Keep a peer's status until the next pick."""
+        if isinstance(message, BalancerStatus):
+            self._heard[sender] = (self.port.now, message)
 
     def on_engines_changed(self) -> None:
         """Forget engines that have left."""
@@ -158,14 +149,22 @@ class SkyLb:
             return True
         if request.forwarded or self._over_regions is None:
             return False
-        now = self.port.now
-        peers = [peer for peer in self.port.peers if self._remote_until.get(peer, -1.0) >= now]
+        peers = [peer for peer in self.port.peers if self._is_available(peer)]
         if not peers:
             return False
         region = self._over_regions.select(request, peers)
         self._over_regions.note(request, region)
         self.port.forward(request, region)
         return True
+
+    def _is_available(self, peer: str) -> bool:
+        """Whether a peer's last word makes it a candidate for the queue as it is now."""
+        heard = self._heard.get(peer)
+        if heard is None or self.port.now > heard[0] + SILENCE_SECONDS:
+            return False
+        status = heard[1]
+        bound = min(MAX_REMOTE_QUEUE_REQUESTS, len(self.queue))
+        return status.available_engines > 0 and status.queued_requests <= bound
 
     def _put_back(self, request: Request) -> None:
         self.queue.appendleft(request)

@@ -1,6 +1,7 @@
 """One engine in its place: the engine model, driven by the world's clock."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from heliostat_sim.engine import (
@@ -44,6 +45,7 @@ class EngineHost:
         self.address = address
         self.region = region
         self.profile = profile
+        self._running_profile = profile
         self.engine = Engine(profile)
         self.requests: dict[int, Request] = {}
         self.alive = True
@@ -97,9 +99,15 @@ class EngineHost:
         self._wake_at = None
         return lost
 
+    def set_speed(self, ratio: float) -> None:
+        """Run at this part of the profile's speed from the next step on, restarts included."""
+        speed_ratio = self.profile.speed_ratio * ratio
+        self._running_profile = replace(self.profile, speed_ratio=speed_ratio)
+        self.engine.profile = self._running_profile
+
     def restart(self) -> None:
         """Come back with an empty cache and counters at zero."""
-        self.engine = Engine(self.profile)
+        self.engine = Engine(self._running_profile)
         self.finished_requests = self.prefilled_requests = 0
         self.alive = True
 

@@ -1,10 +1,10 @@
 """What breaks, and how it comes back: faults as actions on the world's timeline."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from heliostat_sim.world.engine_host import EngineHost
+from heliostat_sim.world.request import Request
 from heliostat_sim.world.settings import Fault, FaultKind
 
 if TYPE_CHECKING:  # the world schedules its faults
@@ -16,7 +16,7 @@ def schedule_faults(world: "World") -> None:
     break_of: dict[FaultKind, Callable[[World, Fault], None]] = {
         FaultKind.ENGINE: _break_engine,
         FaultKind.GATEWAY: _break_gateways,
-        FaultKind.LINK: lambda world, fault: world.network.cut(fault.region, fault.other_region),
+        FaultKind.LINK: _cut_link,
         FaultKind.REGION: _break_region,
         FaultKind.SLOW: lambda world, fault: _set_speed(world, fault, fault.speed_ratio),
     }
@@ -35,6 +35,8 @@ def schedule_faults(world: "World") -> None:
 
 
 def _kill(world: "World", engine: EngineHost) -> None:
+    if not engine.alive:
+        return
     world.note_totals(engine)
     lost = engine.kill()
     for request in lost:
@@ -43,8 +45,10 @@ def _kill(world: "World", engine: EngineHost) -> None:
 
 
 def _revive(world: "World", engine: EngineHost) -> None:
-    engine.restart()
-    world.list_engines()
+    """Bring an engine back; of faults that overlap the first to be mended does."""
+    if not engine.alive:
+        engine.restart()
+        world.list_engines()
 
 
 def _break_engine(world: "World", fault: Fault) -> None:
@@ -64,7 +68,28 @@ def _break_gateways(world: "World", fault: Fault) -> None:
 
 def _mend_gateways(world: "World", fault: Fault) -> None:
     for gateway in world.all_gateways_of(fault.region):
-        gateway.restart()
+        if not gateway.alive:
+            gateway.restart()
+
+
+def _cut_link(world: "World", fault: Fault) -> None:
+    """Cut a link, and with it the streams that cross it."""
+    world.network.cut(fault.region, fault.other_region)
+    for request in list(world.open.values()):
+        if request.ending is None and not _holds_together(world, request):
+            world.break_off(request)
+
+
+def _holds_together(world: "World", request: Request) -> bool:
+    """Whether ingress, placing gateway and engine of a request reach each other."""
+    ingress, gateway, engine = request.ingress, request.gateway, request.engine
+    if gateway is None:
+        return True
+    reaches = world.network.reaches
+    in_engine = engine is not None and request.id in engine.requests
+    return reaches(ingress.region, gateway.region) and (
+        not in_engine or reaches(gateway.region, engine.region)
+    )
 
 
 def _break_region(world: "World", fault: Fault) -> None:
@@ -78,14 +103,11 @@ def _break_region(world: "World", fault: Fault) -> None:
 
 def _mend_region(world: "World", fault: Fault) -> None:
     for engine in world.engines[fault.region]:
-        engine.restart()
+        if not engine.alive:
+            engine.restart()
     _mend_gateways(world, fault)
     world.list_engines()
 
 
 def _set_speed(world: "World", fault: Fault, ratio: float) -> None:
-    """Change an engine's speed from its next step on."""
-    engine = world.engines[fault.region][fault.engine]
-    engine.engine.profile = replace(
-        world.settings.profile, speed_ratio=world.settings.profile.speed_ratio * ratio
-    )
+    world.engines[fault.region][fault.engine].set_speed(ratio)

@@ -85,8 +85,8 @@ class Gateway:
             return
         if self.world.network.reaches(self.region, engine.region) and engine.submit(request):
             return
-        way = self.world.network.way_seconds(self.region, engine.region)
-        self._later(way, request, lambda: self.balancer.on_failed(request, engine))
+        wait = self._failure_seconds(engine.region)
+        self._later(wait, request, lambda: self.balancer.on_failed(request, engine))
 
     def forward(self, request: Request, region: str) -> None:
         """Send a request to another region's gateway."""
@@ -100,10 +100,20 @@ class Gateway:
             return
         peer = self.world.pick_gateway(region)
         if peer is None or not self.world.network.reaches(self.region, region):
-            way = self.world.network.way_seconds(self.region, region)
-            self.world.loop.after(way, lambda: self.take_back(request, region))
+            wait = self._failure_seconds(region)
+            self.world.loop.after(wait, lambda: self.take_back(request, region))
             return
         peer.receive(request)
+
+    def _failure_seconds(self, region: str) -> float:
+        """From the arrival of what fails in a region until it is known here.
+
+        A refusal comes back; across a cut link only the time-out tells, from the sending on.
+        """
+        way = self.world.network.way_seconds(self.region, region)
+        if self.world.network.reaches(self.region, region):
+            return way
+        return max(way, self.world.settings.connect_timeout_seconds - way)
 
     def receive(self, request: Request) -> None:
         """Take a request in, from its client or from a peer."""
@@ -116,8 +126,17 @@ class Gateway:
         del self.open[request.id]
         request.gateway = None
         ingress = request.ingress
-        way = self.world.network.way_seconds(self.region, ingress.region)
-        self.world.loop.after(way, lambda: ingress.take_back(request, self.region))
+        loop, network = self.world.loop, self.world.network
+        way = network.way_seconds(self.region, ingress.region)
+
+        def arrive() -> None:
+            if network.reaches(self.region, ingress.region):
+                ingress.take_back(request, self.region)
+                return
+            wait = max(0.0, self.world.settings.connect_timeout_seconds - way)
+            loop.after(wait, lambda: ingress.take_back(request, self.region))
+
+        loop.after(way, arrive)
 
     def take_back(self, request: Request, region: str) -> None:
         """Place a request anew that a peer has refused."""
@@ -153,16 +172,20 @@ class Gateway:
                 answer(metrics)
 
         def read() -> None:
+            if not world.network.reaches(self.region, engine.region):
+                world.loop.after(self._failure_seconds(engine.region), lambda: reply(None))
+                return
             metrics = None if lost else engine.metrics()
             world.loop.after(back, lambda: reply(metrics))
 
         world.loop.after(way, read)
 
     def tell(self, region: str, message: Any) -> None:
-        """Send a message to the balancers of another region."""
+        """Send a message to each balancer of another region."""
         world = self.world
-        world.records.messages += 1
-        world.records.message_bytes += getattr(message, "wire_bytes", 0)
+        receivers = len(world.gateways_of(region))
+        world.records.messages += receivers
+        world.records.message_bytes += receivers * getattr(message, "wire_bytes", 0)
         way = world.network.way_seconds(self.region, region)
         sender = self.region
 

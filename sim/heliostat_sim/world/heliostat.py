@@ -82,6 +82,8 @@ class HeliostatBalancer:
         self._requests: dict[int, Request] = {}
         self._fallbacks: dict[int, tuple[str, ...]] = {}
         self._hosts: dict[str, EngineHost] = {}
+        self._scrape_loops: dict[str, int] = {}
+        """The number of each address's latest loop: earlier ones stop at their next turn."""
         self._wake_at: float | None = None
 
     # What happens
@@ -103,7 +105,9 @@ class HeliostatBalancer:
         self._tell(PoolUpdated(POOL, self._pool, endpoints))
         for address, host in self._hosts.items():
             if before.get(address) is not host:
-                self._scrape_after(host, 0.0)
+                loop = self._scrape_loops.get(address, 0) + 1
+                self._scrape_loops[address] = loop
+                self._scrape_after(host, loop, 0.0)
 
     def on_request(self, request: Request) -> None:
         """A request asks for an endpoint."""
@@ -243,15 +247,19 @@ class HeliostatBalancer:
 
     # Scrapes
 
-    def _scrape_after(self, host: EngineHost, seconds: float) -> None:
-        self._port.call_at(self._port.now + seconds, lambda: self._scrape(host))
+    def _scrape_after(self, host: EngineHost, loop: int, seconds: float) -> None:
+        self._port.call_at(self._port.now + seconds, lambda: self._scrape(host, loop))
 
-    def _scrape(self, host: EngineHost) -> None:
-        if self._hosts.get(host.address) is host:
-            self._port.probe(host, lambda metrics: self._on_scraped(host, metrics))
+    def _goes_on(self, host: EngineHost, loop: int) -> bool:
+        address = host.address
+        return self._hosts.get(address) is host and self._scrape_loops[address] == loop
 
-    def _on_scraped(self, host: EngineHost, metrics: Scrape | None) -> None:
-        if self._hosts.get(host.address) is not host:
+    def _scrape(self, host: EngineHost, loop: int) -> None:
+        if self._goes_on(host, loop):
+            self._port.probe(host, lambda metrics: self._on_scraped(host, loop, metrics))
+
+    def _on_scraped(self, host: EngineHost, loop: int, metrics: Scrape | None) -> None:
+        if not self._goes_on(host, loop):
             return
         if metrics is None:
             self._tell(ScrapeFailed(host.address))
@@ -262,7 +270,7 @@ class HeliostatBalancer:
         shortest = len(self._hosts) / signals.scrapes_per_second
         wait = signals.scrape_interval_seconds if busy else signals.idle_scrape_interval_seconds
         wait = max(wait, shortest)
-        self._scrape_after(host, wait * (0.9 + 0.2 * self._port.random.random()))
+        self._scrape_after(host, loop, wait * (0.9 + 0.2 * self._port.random.random()))
 
 
 def scraped(metrics: Scrape, kv_capacity_tokens: int) -> EngineMetrics:

@@ -1,5 +1,6 @@
 """How long messages take between regions, and which regions cannot reach each other."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 
@@ -9,7 +10,7 @@ class Network:
     def __init__(self, round_trips: Mapping[frozenset[str], float], within_seconds: float) -> None:
         self._round_trips = round_trips
         self._within_seconds = within_seconds
-        self._cut: set[frozenset[str]] = set()
+        self._cut: Counter[frozenset[str]] = Counter()
 
     def round_trip_seconds(self, one: str, other: str) -> float:
         """There and back."""
@@ -23,12 +24,12 @@ class Network:
 
     def reaches(self, one: str, other: str) -> bool:
         """Whether the regions can reach each other."""
-        return not self._cut or frozenset((one, other)) not in self._cut
+        return not self._cut or not self._cut[frozenset((one, other))]
 
     def cut(self, one: str, other: str) -> None:
         """Drop all that is sent between two regions from now on."""
-        self._cut.add(frozenset((one, other)))
+        self._cut[frozenset((one, other))] += 1
 
     def mend(self, one: str, other: str) -> None:
-        """Let them reach each other again."""
-        self._cut.discard(frozenset((one, other)))
+        """Let them reach each other again, once for each cut."""
+        self._cut[frozenset((one, other))] -= 1

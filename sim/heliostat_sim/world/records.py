@@ -58,7 +58,7 @@ class Records:
     prefill_tokens: int = 0
     """Prompt tokens that engines computed."""
     messages: int = 0
-    """State messages between regions."""
+    """State messages between regions, one for each gateway that they go to."""
     message_bytes: int = 0
     engine_seconds: float = 0.0
     """Time that engines were up, all together."""

@@ -15,7 +15,7 @@ class FaultKind(StrEnum):
     GATEWAY = "gateway"
     """A router restarts and forgets everything; its queue is lost, streams in flight go on."""
     LINK = "link"
-    """Two regions cannot reach each other."""
+    """The gateways and engines of two regions cannot reach each other; streams are cut."""
     REGION = "region"
     """All engines and gateways of a region are gone."""
     SLOW = "slow"
@@ -93,5 +93,7 @@ class WorldSettings:
     """From an engine's death until discovery has taken it from the gateways' lists."""
     retry_seconds: float = 1.0
     """How long a client waits before it asks again after an error."""
+    connect_timeout_seconds: float = 1.0
+    """How long a gateway waits for an answer across a cut link before it gives up."""
     sample_seconds: float = 1.0
     """Between samples of the engines' load."""

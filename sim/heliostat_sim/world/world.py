@@ -209,7 +209,8 @@ class World:
             self.records.note_open(request)
         for group in self.engines.values():
             for engine in group:
-                self.note_totals(engine)
+                if engine.alive:
+                    self.note_totals(engine)
 
     def note_totals(self, engine: EngineHost) -> None:
         """Add an engine's counters, at the end or before they are lost."""
