@@ -1,4 +1,4 @@
-"""What no policy can exceed: a bound on throughput, from the engine's numbers alone.
+"""What no policy is expected to exceed: a bound on throughput, from the engine's numbers alone.
 
 **One engine.** Let a request compute u uncached prompt tokens and decode d = output - 1 tokens in
 steps (the first comes with the prompt). With b requests decoding on average, n requests take
@@ -74,7 +74,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Throughput that cannot be exceeded."""
+    """Throughput that no policy is expected to exceed."""
 
     requests_per_second: float
     tokens_per_second: float
