@@ -78,9 +78,13 @@ class Books:
         self.ledger.assign(flight.ticket, region_account(region))
 
     def take_back(self, flight: Flight, region: str, now: float) -> None:
-        """Enter that another region has refused the request."""
+        """Enter that another region has refused the request.
+
+        It is not asked again, unless there is no endpoint here to fall back on.
+        """
         flight.region = flight.reserves = None
-        flight.refused.add(region)
+        if flight.pool.ready & self.fleet.serving:
+            flight.refused.add(region)
         self.ledger.release(flight.ticket)
         self.peers.take_back(flight, region, now)
 

@@ -43,7 +43,7 @@ class Flight:
     region: str | None = None
     """The peer region that it has been forwarded to."""
     refused: set[str] = field(default_factory=set)
-    """Peer regions that have refused it: they are not asked again."""
+    """Peer regions that are not asked again: they have refused it."""
     queued: bool = False
     held_for: int | None = None
     """While queued: the slot it is held for, None if it takes any."""

@@ -127,7 +127,7 @@ class OpenStreams(RuleBasedStateMachine):
         self.away: dict[int, str] = {}
         self.peers: set[str] = set()
         self.from_others: set[int] = set()
-        self.been: set[tuple[int, str]] = set()
+        self.barred: set[tuple[int, str]] = set()
         self.forwards: list[tuple[float, str]] = []
         self.undecided: int | None = None
         self.ended: list[int] = []
@@ -147,12 +147,11 @@ class OpenStreams(RuleBasedStateMachine):
                 case Forward(ticket, region, hold_seconds, explanation):
                     assert ticket not in {*self.placed, *self.away, *self.from_others}
                     assert region in self.peers
-                    assert (ticket, region) not in self.been, "the same region twice"
+                    assert (ticket, region) not in self.barred, "asked again beside endpoints here"
                     assert hold_seconds >= 0.0
                     assert explanation.winner == f"region/{region}"
                     self.queued.discard(ticket)
                     self.away[ticket] = region
-                    self.been.add((ticket, region))
                     self.forwards.append((self.now, region))
                 case Enqueue(ticket, deadline):
                     assert ticket not in self.queued
@@ -269,6 +268,9 @@ class OpenStreams(RuleBasedStateMachine):
             self.tell(ForwardRefused(ticket, region))
             return
         del self.away[ticket]
+        books = self.router._books
+        if books.flights[ticket].pool.ready & books.fleet.serving:
+            self.barred.add((ticket, region))
         self.tell_of(ticket, ForwardRefused(ticket, region))
 
     def tell_of(self, ticket: int, event: Event) -> None:

@@ -557,13 +557,15 @@ def test_a_region_that_has_refused_is_not_believed_to_hold_the_prompt() -> None:
     assert peers.index.depth(other(1), slot) == 0
 
 
-def test_a_request_refused_where_nothing_else_serves_is_turned_away() -> None:
-    """Without endpoints and with no other region to ask, its client is told at once."""
+def test_a_request_refused_where_nothing_else_serves_waits_for_the_regions_next_word() -> None:
+    """Without endpoints it has nowhere else to go: it is held, and sent again a round trip later."""
     book = World(0, "west")
     book.state("west")
     book.forward(1, "west")
-    commands = book.tell(ForwardRefused(1, "west"))
-    assert commands == [Reject(1, RejectReason.NO_ENDPOINTS, 1.0)]
+    (held,) = book.tell(ForwardRefused(1, "west"))
+    assert isinstance(held, Enqueue)
+    assert sent(book.state("west", received=1)) == {}
+    assert sent(book.state("west", received=1, after=ROUND_TRIP_SECONDS)) == {1: "west"}
 
 
 def test_a_request_refused_after_its_pool_was_removed_is_turned_away() -> None:
