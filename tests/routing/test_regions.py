@@ -558,7 +558,7 @@ def test_a_region_that_has_refused_is_not_believed_to_hold_the_prompt() -> None:
 
 
 def test_a_request_refused_where_nothing_else_serves_waits_for_the_regions_next_word() -> None:
-    """Without endpoints it has nowhere else to go: it is held, and sent again a round trip later."""
+    """Without endpoints it has nowhere else to go: it is sent again after a round trip."""
     book = World(0, "west")
     book.state("west")
     book.forward(1, "west")
