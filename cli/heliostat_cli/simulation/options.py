@@ -20,7 +20,9 @@ def add_scenario_options(parser: argparse.ArgumentParser) -> None:
         "scenario", metavar="SCENARIO", help="a name from `heliostat sim list`, or a YAML file"
     )
     parser.add_argument(
-        "--short", action="store_true", help="the scenario's shorter form, for a quick look"
+        "--short",
+        action="store_true",
+        help="the scenario's shorter form: checks that it runs, and ranks nothing",
     )
     parser.add_argument(
         "--traces", type=Path, metavar="DIR", help="folder of the traces that the scenario replays"
