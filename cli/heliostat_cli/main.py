@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,4 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.configure(subparser)
             subparser.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
-    return int(args.run(args))
+    try:
+        status = int(args.run(args))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return 1
+    return status
+
+
+def _drop_output() -> None:
+    """Nobody reads stdout any more, as after `| head`: what is left of it goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(_args: argparse.Namespace) -> None:
     scenarios = {name: load_scenario(name).description for name in scenario_names()}
-    policies = {policy.value: POLICY_LINES[policy] for policy in PolicyName}
+    policies = {policy.value: POLICY_LINES.get(policy, policy.value) for policy in PolicyName}
     for title, entries in (("Scenarios", scenarios), ("Policies", policies)):
         print(f"{title}\n{catalogue(entries)}")
 

@@ -1,4 +1,6 @@
 import json
+import os
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -37,6 +39,24 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     first_words = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
     assert {*scenario_names(), *PolicyName} <= set(first_words)
     assert set(POLICY_LINES) == set(PolicyName)
+
+
+def test_a_policy_without_words_is_listed_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A policy that has no line in the catalogue stands in the list all the same."""
+    monkeypatch.setattr("heliostat_cli.sim.POLICY_LINES", {})
+    assert main(["sim", "list"]) == 0
+    assert "  skylb               skylb\n" in capsys.readouterr().out
+
+
+def test_output_that_nobody_reads_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that leaves early, as `head` does, ends the command without a traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["sim", "list"]) == 1
 
 
 def test_a_run_is_the_same_each_time(
