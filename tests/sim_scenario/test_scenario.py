@@ -149,8 +149,16 @@ def test_scenarios_are_loaded_from_files(tmp_path: Path) -> None:
     assert load_scenario(file).name == load_scenario(str(file)).name == "mine"
     with pytest.raises(ScenarioError, match='no scenario "mine"; there are arena, '):
         load_scenario("mine")
-    with pytest.raises(ScenarioError, match="No such file"):
-        load_scenario(tmp_path / "other.yaml")
+    for name in ("mine.yml", "arena"):
+        assert load_scenario(str(file.rename(tmp_path / name))).spec == parsed().spec
+        (tmp_path / name).rename(file)
+    with pytest.raises(ScenarioError, match=r"^nofile\.yaml: No such file or directory$"):
+        load_scenario("nofile.yaml")
+
+
+def test_a_description_may_be_left_out() -> None:
+    """A file of one's own needs no words about itself."""
+    assert parsed(TEXT.replace("description: two regions\n", "")).description == ""
 
 
 def test_equal_seeds_ask_for_the_same() -> None:

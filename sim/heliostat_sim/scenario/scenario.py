@@ -1,5 +1,6 @@
 """Scenarios by name or by file: load one, change it, and make its world."""
 
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from heliostat_sim.world.demand import Demand
 from heliostat_sim.world.settings import WorldSettings
 
 _SUFFIX = ".yaml"
+_FILE_SUFFIXES = (_SUFFIX, ".yml")
 _BUILT_IN = files("heliostat_sim").joinpath("scenarios")
 
 
@@ -68,10 +70,12 @@ def scenario_names() -> list[str]:
 def load_scenario(name_or_path: str | Path) -> Scenario:
     """A scenario by its name, or from a file. Raises ScenarioError."""
     path = Path(name_or_path)
-    if path.suffix == _SUFFIX:
+    if path.suffix in _FILE_SUFFIXES or os.sep in str(name_or_path):
         try:
             return parse_scenario(path.stem, path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise ScenarioError(f"{path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
             raise ScenarioError(f"{path}: {error}") from error
     name, names = str(name_or_path), scenario_names()
     if name not in names:

@@ -129,7 +129,7 @@ class SignalsSpec(Strict):
 class ScenarioSpec(Strict):
     """A whole file."""
 
-    description: Annotated[str, Field(min_length=1)]
+    description: str = ""
     engine: EngineSpec
     regions: Annotated[dict[str, RegionSpec], Field(min_length=1)]
     round_trips: RoundTripsSpec = RoundTripsSpec()
