@@ -55,6 +55,15 @@ def test_a_goal_that_does_not_apply_counts_nowhere() -> None:
     assert "does not apply |" in text
 
 
+def test_a_goal_met_by_its_mean_alone_says_so() -> None:
+    """It counts as met, and its row tells that the limits do not establish it."""
+    draft = Draft("Chat")
+    draft.goals([Goal("chat-e2e", "Chat: E2E", "at most 1", "0.9x", True, established=False)])
+    text = markdown([draft.done()], SHORT)
+    assert "1 of 1 goals are met" in text
+    assert "met, not established |" in text
+
+
 def test_pictures_of_earlier_documents_go(tmp_path: Path) -> None:
     """The folder holds this document's pictures, and what is no picture stays."""
     folder = tmp_path / "evaluation"

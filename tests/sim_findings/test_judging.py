@@ -113,3 +113,21 @@ def test_every_goal_that_may_be_missed_has_its_remark() -> None:
     ]
     wanted = [goal.key for goal in goals if "throughput" in goal.key or "ttft" in goal.key]
     assert [key for key in wanted if key not in remarks()] == []
+
+
+@pytest.mark.parametrize(
+    ("low_ratio", "established"), [(1.2, False), (1.29, True)], ids=["straddling", "clear"]
+)
+def test_a_target_within_the_limits_is_not_established(low_ratio: float, established: bool) -> None:
+    """A mean ratio of seeds far apart meets the goal without establishing it."""
+    field = "throughput_tokens_per_second"
+    pairs = [
+        report(policy, seed, USUAL | {field: 1000.0 * ratio})
+        for seed, ours in enumerate((low_ratio, 1.3, 1.3))
+        for policy, ratio in (("heliostat", ours), ("skylb", 1.0))
+    ]
+    found = compare(pairs, "skylb")
+    goal = paper_goals("arena", "Arena", found, Yardsticks(1.28, 0.2))[0]
+    assert goal.met is True
+    assert goal.target.startswith("at least 1.19 x SkyLB's (0.93 of the bound)")
+    assert goal.established is established

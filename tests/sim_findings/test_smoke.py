@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from heliostat_sim.findings.smoke import Ratios, RatiosError, problems, record
+from heliostat_sim.findings.smoke import Ratios, RatiosError, held_table, problems, record
 
 RATIOS: Ratios = {"arena": {"hit_ratio": 1.1, "ttft_p90_seconds": 0.5}}
 
@@ -21,6 +21,12 @@ def path(tmp_path: Path) -> Path:
 def test_recorded_ratios_hold(path: Path) -> None:
     """What is recorded is not behind itself."""
     assert problems(RATIOS, path) == []
+
+
+def test_what_holds_is_shown_beside_what_is_recorded(path: Path) -> None:
+    """A row has the ratio now, the recorded one and the tolerance."""
+    table = held_table({"arena": {"hit_ratio": 1.2, "ttft_p90_seconds": 0.4}}, path)
+    assert table.rows[0] == ("arena: hit ratio", "1.200", "1.100", "3%")
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,19 @@ import sys
 from pathlib import Path
 
 from heliostat_cli.loading import OptionError
+from heliostat_cli.simulation.options import check_writable
 from heliostat_sim.findings.campaign import Campaign, Effort
 from heliostat_sim.findings.document import write
+from heliostat_sim.findings.overload import check_traces
 from heliostat_sim.findings.sections import SECTIONS, written_sections
 from heliostat_sim.findings.smoke import (
     FILE_NAME,
     SEEDS,
     RatiosError,
+    held_table,
     measured_ratios,
     problems,
+    read_recorded,
     record,
 )
 
@@ -84,10 +88,13 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise OptionError("--record goes with --smoke")
     if args.only and args.to == _DOCUMENT:
         raise OptionError(f"--only leaves sections out: give --to, not to spoil {_DOCUMENT}")
+    if args.traces is not None:
+        check_traces(args.traces)
     pictures = args.to.parent / "evaluation"
     if args.smoke:
         _guard(args, pictures / FILE_NAME)
         return
+    check_writable("--to", args.to)
     effort = Effort(args.seeds, args.short, args.traces, args.processes)
     campaign = Campaign(effort, args.cache, _tell)
     sections = written_sections(campaign, pictures, args.only or ())
@@ -97,18 +104,21 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _guard(args: argparse.Namespace, path: Path) -> None:
+    if not args.record:
+        try:
+            read_recorded(path)
+        except RatiosError as error:
+            raise OptionError(str(error)) from error
     campaign = Campaign(Effort(SEEDS, processes=args.processes), args.cache, _tell)
     ratios = measured_ratios(campaign)
     if args.record:
         record(ratios, path)
         print(f"{path}: recorded")
         return
-    try:
-        lines = problems(ratios, path)
-    except RatiosError as error:
-        raise OptionError(str(error)) from error
+    lines = problems(ratios, path)
     if lines:
         raise FellBehindError("\n".join(lines))
+    print(held_table(ratios, path).to_text(), end="")
     print(f"Heliostat holds the ratios to SkyLB in {path}")
 
 

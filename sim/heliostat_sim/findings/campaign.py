@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from heliostat_sim.evaluation import (
@@ -137,19 +138,23 @@ class Campaign:
 
     def _run(self, jobs: Iterable[Job]) -> None:
         missing = [job for job in dict.fromkeys(jobs) if job not in self._known]
+        done = 0
         for ours in (False, True):
             group = [job for job in missing if (job.policy == PolicyName.HELIOSTAT) is ours]
             cache = self._caches.get(ours)
             if group:
-                found = run_jobs(group, self.effort.processes, self._show, cache)
+                show = partial(self._show, done, len(missing))
+                found = run_jobs(group, self.effort.processes, show, cache)
+                done += len(group)
                 self._known |= {job: _as_cached(report) for job, report in found.items()}
 
-    def _show(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.done == progress.total or now - self._said_at > 5:
+    def _show(self, before: int, total: int, progress: Progress) -> None:
+        """Tell how many of all runs are done; `before` were, ahead of this group."""
+        now, done = time.monotonic(), before + progress.done
+        if done == total or now - self._said_at > 5:
             self._said_at = now
             job = progress.job
-            self.tell(f"  {progress.done} of {progress.total} runs: {job.scenario}, {job.policy}")
+            self.tell(f"  {done} of {total} runs: {job.scenario}, {job.policy}")
 
 
 def _as_cached(report: Report) -> Report:

@@ -29,6 +29,19 @@ Student's t. The same seed gives the same numbers everywhere.
 
 All of this file is written by `make evaluation`."""
 
+_RULE = """\
+The mean ratio over seeds decides whether a goal is met, unless its target names a limit; the 95 %
+limits are shown beside it. A goal that its mean meets while the target lies within the limits is
+"met, not established"."""
+
+_REFERENCES = """\
+- SkyLB, renamed SkyWalker: [arXiv 2505.24095](https://arxiv.org/abs/2505.24095).
+- GORGO: [arXiv 2602.11688](https://arxiv.org/abs/2602.11688).
+- llm-d's "sticky until saturated": [the project's blog](https://llm-d.ai/blog).
+- SGLang's router: [sgl-project/sglang](https://github.com/sgl-project/sglang).
+- Mooncake's traces: [kvcache-ai/Mooncake](https://github.com/kvcache-ai/Mooncake).
+- Azure's traces: [Azure/AzurePublicDataset](https://github.com/Azure/AzurePublicDataset)."""
+
 
 def markdown(sections: Sequence[Section], effort: Effort) -> str:
     """The whole document."""
@@ -39,9 +52,11 @@ def markdown(sections: Sequence[Section], effort: Effort) -> str:
         scope += "; a short run, for a look and not for conclusions"
     parts = ["# Evaluation", _INTRODUCTION, f"This is of {scope}."]
     if goals:
-        parts += ["## Goals", _goals_table(goals).to_markdown().rstrip("\n"), *_reasons(goals)]
+        table = _goals_table(goals).to_markdown().rstrip("\n")
+        parts += ["## Goals", _RULE, table, *_reasons(goals)]
     for section in sections:
         parts += [f"## {section.title}", *section.parts]
+    parts += ["## References", _REFERENCES]
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,6 +85,8 @@ def _goals_table(goals: Sequence[Goal]) -> Table:
 def _verdict(goal: Goal) -> str:
     if not goal.applies:
         return "does not apply"
+    if goal.met and not goal.established:
+        return "met, not established"
     return "not judged" if goal.met is None else "met" if goal.met else "**missed**"
 
 

@@ -1,5 +1,7 @@
 """Where a region or an engine has more to do than it can: skew, storms, bursts, a slow engine."""
 
+from pathlib import Path
+
 from heliostat_sim.evaluation import Comparison, Job, job_scenario
 from heliostat_sim.findings.campaign import Campaign, Study
 from heliostat_sim.findings.judging import overload_goals
@@ -39,6 +41,12 @@ _FIELDS = (
     "hit_ratio",
     "good_requests_per_second",
 )
+
+
+def check_traces(folder: Path) -> None:
+    """Find out whether the recorded traces are there. Raises WorkloadError."""
+    for name in _TRACES:
+        job_scenario(Job(name, SKYLB)).demand(0, folder)
 
 
 def overload(campaign: Campaign) -> Section:

@@ -20,6 +20,8 @@ class Goal:
     reached: str
     met: bool | None
     """None: it could not be judged in this run."""
+    established: bool = True
+    """False: met by the mean ratio, while the target lies within the ratio's 95 % limits."""
     applies: bool = True
     """False: its condition does not hold, and it counts neither as met nor as missed."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from heliostat_sim.evaluation import Comparison, measure_named
+from heliostat_sim.evaluation import Comparison, Table, measure_named
 from heliostat_sim.evaluation.measures import Better
 from heliostat_sim.findings.campaign import Campaign, Study
 from heliostat_sim.findings.rivals import OURS, PAIR
@@ -77,7 +77,7 @@ def record(ratios: Ratios, path: Path) -> None:
 
 def problems(ratios: Ratios, path: Path) -> list[str]:
     """Where Heliostat has fallen behind, a line each. Raises RatiosError."""
-    recorded = _read(path)
+    recorded = read_recorded(path)
     lines = []
     for name, by_field in recorded.items():
         for field, known in by_field.items():
@@ -93,7 +93,23 @@ def problems(ratios: Ratios, path: Path) -> list[str]:
     return lines
 
 
-def _read(path: Path) -> dict[str, dict[str, Recorded]]:
+def held_table(ratios: Ratios, path: Path) -> Table:
+    """Each recorded ratio beside the one now. Raises RatiosError."""
+    rows = tuple(
+        (
+            f"{name}: {measure_named(field).label}",
+            f"{ratios[name][field]:.3f}",
+            f"{known.ratio:.3f}",
+            f"{known.tolerance_ratio:.0%}",
+        )
+        for name, by_field in read_recorded(path).items()
+        for field, known in by_field.items()
+    )
+    return Table(("times SkyLB's", "now", "recorded", "tolerance"), rows)
+
+
+def read_recorded(path: Path) -> dict[str, dict[str, Recorded]]:
+    """The recorded ratios, by scenario and field. Raises RatiosError."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         return {
