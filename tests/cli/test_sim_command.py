@@ -8,7 +8,7 @@ import pytest
 
 from heliostat_cli.main import main
 from heliostat_cli.simulation.catalogue import POLICY_LINES
-from heliostat_cli.simulation.options import parse_sweep
+from heliostat_cli.simulation.options import chosen_policies, parse_sweep, seconds_from
 from heliostat_sim.policies.registry import PolicyName
 from heliostat_sim.scenario.scenario import scenario_names
 
@@ -47,7 +47,7 @@ def test_a_policy_without_words_is_listed_by_its_name(
     """A policy that has no line in the catalogue stands in the list all the same."""
     monkeypatch.setattr("heliostat_cli.sim.POLICY_LINES", {})
     assert main(["sim", "list"]) == 0
-    assert "  skylb               skylb\n" in capsys.readouterr().out
+    assert "  skylb             skylb\n" in capsys.readouterr().out
 
 
 def test_output_that_nobody_reads_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +126,27 @@ def test_a_sweep_is_written_and_drawn(
     assert len((tmp_path / "cache.jsonl").read_text().splitlines()) == 2
 
 
+def test_policies_add_up() -> None:
+    """Policies may be given in one list or one by one."""
+    assert chosen_policies(["skylb, gke", "gorgo"], "gke") == (["gke", "skylb", "gorgo"], "gke")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("1s", 1), ("500ms", 0.5), ("2m", 120), ("2.5", 2.5)]
+)
+def test_times_have_units(text: str, seconds: float) -> None:
+    """A time on the command line is a duration with a unit, or bare seconds."""
+    assert seconds_from(text) == seconds
+
+
+def test_a_wrong_time_is_told(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no duration ends with status 2 and says what would be one."""
+    with pytest.raises(SystemExit) as ended:
+        main(["sim", "run", scenario, "--slo", "soon"])
+    assert ended.value.code == 2
+    assert '--slo: "soon" is not a duration; write' in capsys.readouterr().err
+
+
 def test_one_parameter_is_swept() -> None:
     """Of the changes one takes several values, the others hold for all runs."""
     changes, swept = parse_sweep(["think=1s", "regions.us.engines=1, 2,4"])
@@ -147,6 +168,8 @@ def test_one_parameter_is_swept() -> None:
         (["compare", "TINY", "--policies", "skylb", "--seeds", "0"], "--seeds must be positive"),
         (["compare", "TINY", "--policies", "skylb", "--reference", "x"], "no policy 'x'"),
         (["compare", "TINY", "--policies", "skylb", "--processes", "0"], "--processes must be"),
+        (["compare", "TINY", "--policies", "gke,skylb,gke"], "--policies: 'gke' is given twice"),
+        (["compare", "TINY", "--policies", "gke", "--policies", "gke"], "'gke' is given twice"),
         (["sweep", "TINY", "--policies", "gke", "--set", "think=1s"], "with several values"),
         (["sweep", "TINY", "--policies", "gke", "--set", "think=1s,,2s"], "must be NAME=V1,V2"),
         (["sweep", "TINY", "--policies", "gke", "--set", "think=1s,x"], "think"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heliostat_cli.loading import OptionError
+from heliostat_crds.duration import DurationError, parse_duration
 from heliostat_sim.evaluation import Changes, Job, Terms, job_scenario
 from heliostat_sim.policies.registry import POLICIES, GatewayLayout, PolicyName
 from heliostat_sim.simulation import laid_out
@@ -35,17 +36,17 @@ def add_scenario_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--slo",
-        type=float,
+        type=seconds_from,
         default=Terms().slo_seconds,
-        metavar="SECONDS",
-        help="a first token within it is in time (default: %(default)g)",
+        metavar="TIME",
+        help="a first token within it, such as 500ms, is in time (default: %(default)gs)",
     )
     parser.add_argument(
         "--warmup",
-        type=float,
+        type=seconds_from,
         default=Terms().warmup_seconds,
-        metavar="SECONDS",
-        help="leave out this much at the start (default: %(default)g)",
+        metavar="TIME",
+        help="leave out this much, such as 30s, at the start (default: %(default)gs)",
     )
 
 
@@ -68,9 +69,10 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
     """Which policies are compared, over which seeds, and how the runs are spread."""
     parser.add_argument(
         "--policies",
+        action="append",
         required=True,
         metavar="A,B",
-        help="policies to compare, from `heliostat sim list`",
+        help="policies to compare, from `heliostat sim list`; may be repeated",
     )
     parser.add_argument(
         "--reference", metavar="POLICY", help="the one to compare with (default: the first)"
@@ -93,11 +95,24 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_policies(names: str, reference: str | None) -> tuple[list[str], str]:
+def seconds_from(text: str) -> float:
+    """A time in seconds, from a duration with a unit or from bare seconds."""
+    try:
+        return parse_duration(f"{text}s" if text[-1:].isdigit() else text)
+    except DurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def chosen_policies(lists: Sequence[str], reference: str | None) -> tuple[list[str], str]:
     """The policies to run, the reference among them, and the reference."""
-    policies = [chosen_policy(name.strip()) for name in names.split(",")]
+    policies: list[str] = []
+    for name in ",".join(lists).split(","):
+        policy = chosen_policy(name.strip())
+        if policy in policies:
+            raise OptionError(f"--policies: {policy!r} is given twice")
+        policies.append(policy)
     if reference is None:
-        return list(dict.fromkeys(policies)), policies[0]
+        return policies, policies[0]
     reference = chosen_policy(reference)
     return list(dict.fromkeys([reference, *policies])), reference
 
