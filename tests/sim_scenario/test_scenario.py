@@ -35,6 +35,8 @@ faults:
   - {kind: slow, at: 5s, lasts: 5s, region: us, engine: 1, speed: 50%}
 short:
   duration: 2s
+  faults.0.at: 1s
+  faults.1.at: 1s
 """
 
 
@@ -99,6 +101,9 @@ def test_a_rate_may_be_by_the_minute() -> None:
         ("engine: 1, speed", "engine: 2, speed", "faults[1].engine: us has 2 engines"),
         ("{eu: 102ms}", "{}", "roundTrips.between: the round trip between us and eu is missing"),
         ("kvTokens: 21000", "kvTokens: -1", "test.yaml:2: engine.kvTokens: the number -1"),
+        ("kind: link, at: 5s", "kind: link, at: 60s", "faults[0].at: the world ends at 60 s"),
+        ("  duration: 2s", "  duraton: 2s", "duraton: unknown field (in the short form)"),
+        ("faults.1.at: 1s", "faults.1.at: 3s", "faults[1].at: the world ends at 2 s, before this"),
         ("think: 5s", "think: 5s\nthink: 6s", 'test.yaml:15: key "think" is already given'),
     ],
 )  # fmt: skip

@@ -92,7 +92,12 @@ def parse_scenario(name: str, text: str, source: str) -> Scenario:
         raise ScenarioError(f"{source}:{error.line}: {error.message}") from error
     if len(documents) != 1 or not isinstance(documents[0].data, dict):
         raise ScenarioError(f"{source}: a scenario is one document, a mapping")
-    return _checked(name, documents[0].data, source, documents[0])
+    scenario = _checked(name, documents[0].data, source, documents[0])
+    try:
+        scenario.shortened()
+    except ScenarioError as error:
+        raise ScenarioError(f"{error} (in the short form)") from error
+    return scenario
 
 
 def parse_change(text: str) -> tuple[str, Any]:

@@ -205,6 +205,15 @@ class ScenarioSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _faults_in_time(self) -> Self:
+        """A fault begins before the world ends."""
+        for index, fault in enumerate(self.faults):
+            if fault.at >= self.duration:
+                message = f"the world ends at {self.duration:g} s, before this fault"
+                raise misfit(message, "faults", index, "at")
+        return self
+
+    @model_validator(mode="after")
     def _ways(self) -> Self:
         """There is a way between any two regions."""
         if self.round_trips.circle is None:
