@@ -65,6 +65,7 @@ class RequestArrived:
     affinity_key: int = 0
     origin: str | None = None
     hold_seconds: float | None = None
+    residency: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,12 @@ class PeerSettings:
     region: str
     round_trip_seconds: float
     """Assumed until the stream to it has measured its own."""
+    groups: frozenset[str] = frozenset()
+    """Groups of regions, as residency rules name them, that it belongs to."""
+    price_per_gib: float = 0.0
+    """Of what is sent there and back, in the currency of the pools' engine prices."""
+    leave_above_seconds: float = 0.0
+    """No request goes there that would wait less than this here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +173,7 @@ class RegionStateReceived:
 
     `writer` tells that region's routers apart; `received` is how many requests that writer has had
     from this router since it began, `round_trip_seconds` what the stream to it has measured.
+    `heads` are the block keys of the prefixes that are asked for most there, of all pools.
     """
 
     region: str
@@ -173,6 +181,14 @@ class RegionStateReceived:
     capacities: tuple[tuple[str, PoolCapacity], ...]
     received: int
     round_trip_seconds: float | None = None
+    heads: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """A region is not reached any more: what was sent there and has no answer yet comes back."""
+
+    region: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +197,53 @@ class ForwardRefused:
 
     ticket: int
     region: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingSent:
+    """Another router of this region has sent a request of its own to an endpoint.
+
+    `request` is as that router had it: its ticket is the sibling's, not one of this router.
+    """
+
+    sibling: str
+    request: RequestArrived
+    endpoint: str
+    age_seconds: float
+    """How long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingTold:
+    """What has happened since to a request that a sibling has sent; the ticket is the sibling's."""
+
+    sibling: str
+    event: AttemptStarted | AttemptFailed | RequestMeasured | RequestFinished
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingQueue:
+    """The queue of one pool at a sibling; without entries it is empty."""
+
+    pool: str
+    queued: int
+    oldest_seconds: float
+    """How long the oldest has waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingQueues:
+    """The queues of a sibling that are not empty: the whole truth."""
+
+    sibling: str
+    queues: tuple[SiblingQueue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingGone:
+    """A sibling has ended, or is not heard any more: it takes no slot, and its requests are over."""
+
+    sibling: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +263,11 @@ Event = (
     | ScrapeFailed
     | PeersUpdated
     | RegionStateReceived
+    | PeerLost
     | ForwardRefused
+    | SiblingSent
+    | SiblingTold
+    | SiblingQueues
+    | SiblingGone
     | Tick
 )

@@ -64,3 +64,11 @@ class PoolSettings:
     """One-way time between gateway and engine."""
     fallbacks: int = 2
     """Endpoints named after the winner, for retries before the response headers."""
+    sends: bool = True
+    """Whether requests may leave for other regions."""
+    serves: bool = True
+    """Whether requests of other regions are served."""
+    residency: frozenset[str] | None = None
+    """Regions, and groups of regions, where requests may be served; None: anywhere."""
+    engine_price_per_hour: float = 2.0
+    """Price of one engine, in the currency of the peers' prices: what a second is worth."""

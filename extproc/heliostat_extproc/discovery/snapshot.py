@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from heliostat_extproc.discovery.catalog import Catalog
+from heliostat_extproc.discovery.peering import DeclaredPeer, DeclaredSibling
 from heliostat_routing.settings import EndpointSettings, PoolSettings
 
 
@@ -17,8 +18,10 @@ class ServedPool:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All pools in force, who serves which name, and all that is wrong, a sentence each."""
+    """All pools and peers in force, who serves which name, and what is wrong, a sentence each."""
 
     pools: tuple[ServedPool, ...] = ()
     catalog: Catalog = field(default_factory=Catalog)
     problems: tuple[str, ...] = ()
+    peers: tuple[DeclaredPeer, ...] = ()
+    siblings: tuple[DeclaredSibling, ...] = ()
