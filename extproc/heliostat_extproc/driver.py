@@ -80,7 +80,7 @@ class ShutDown:
     ticket: int
 
 
-Verdict = Dispatch | Reject | Evict | FallOpen | ShutDown
+Verdict = Dispatch | Forward | Reject | Evict | FallOpen | ShutDown
 """The last word on a request."""
 
 
@@ -97,6 +97,7 @@ class RouterDriver:
         self._holds: dict[int, asyncio.Future[Verdict]] = {}
         self._open: dict[int, str] = {}
         self._routes: dict[int, tuple[str, ...]] = {}
+        self._regions: dict[int, str] = {}
         self._alarm: asyncio.TimerHandle | None = None
         # Tickets of a former router may still come in over the access log: start beyond them.
         self._last_ticket = time.time_ns() // 1000
@@ -138,10 +139,22 @@ class RouterDriver:
 
     def arrive(self, arrival: RequestArrived) -> Verdict | Enqueue:
         """Ask for an endpoint; after `Enqueue`, await `verdict`. In the end always `finish`."""
-        ticket = arrival.ticket
-        self._open[ticket] = arrival.pool
+        self._open[arrival.ticket] = arrival.pool
+        return self._ask(arrival.ticket, arrival)
+
+    def give_back(self, ticket: int) -> Verdict | Enqueue | None:
+        """Ask anew for a request that a region has not served; None if there is no such request.
+
+        After `Enqueue`, await `verdict`. `finish` is for the stream on which the request arrived.
+        """
+        region = self._regions.pop(ticket, None)
+        if region is None:
+            return None
+        return self._ask(ticket, ForwardRefused(ticket, region))
+
+    def _ask(self, ticket: int, event: RequestArrived | ForwardRefused) -> Verdict | Enqueue:
         hold = self._holds[ticket] = self._loop.create_future()
-        commands = self.submit(arrival)
+        commands = self.submit(event)
         if not hold.done():
             for command in commands:
                 if isinstance(command, Enqueue) and command.ticket == ticket:
@@ -167,6 +180,7 @@ class RouterDriver:
         if ticket in self._open:
             del self._open[ticket]
             self._routes.pop(ticket, None)
+            self._regions.pop(ticket, None)
             self._holds.pop(ticket, None)
             self.submit(RequestFinished(ticket))
 
@@ -207,14 +221,20 @@ class RouterDriver:
                 self._alarm.cancel()
             at = max(command.at, self._loop.time() + SHORTEST_SLEEP_SECONDS)
             self._alarm = self._loop.call_at(at, self._tick)
-        elif isinstance(command, Forward):  # there is no way to peers yet: decided anew, here
-            self._loop.call_soon(self.submit, ForwardRefused(command.ticket, command.region))
         elif not isinstance(command, Enqueue):
-            if isinstance(command, Dispatch) and command.ticket in self._open:
-                self._routes[command.ticket] = command.endpoints
+            self._note_place(command)
             hold = self._holds.get(command.ticket)
             if hold is not None and not hold.done():
                 hold.set_result(command)
+
+    def _note_place(self, command: Dispatch | Forward | Reject | Evict) -> None:
+        ticket = command.ticket
+        if ticket not in self._open:
+            return
+        if isinstance(command, Dispatch):
+            self._routes[ticket] = command.endpoints
+        elif isinstance(command, Forward):
+            self._regions[ticket] = command.region
 
     def _tick(self) -> None:
         self._alarm = None
