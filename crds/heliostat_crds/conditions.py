@@ -96,13 +96,46 @@ class PeerConditionType(StrEnum):
     """The conditions of a RegionPeer."""
 
     CONNECTED = "Connected"
-    """The peer's gateway answers, and what it says is fresh."""
+    """The peer's gateway answers routers here, and what it says is fresh."""
+    DEGRADED = "Degraded"
+    """Something is wrong, though requests may still go there."""
 
 
 class ConnectedReason(StrEnum):
-    """Why a peer counts as connected or not."""
+    """Why a peer counts as connected or not; `kubectl get` shows it as the peer's state."""
 
     CONNECTED = "Connected"
-    """True: the peer's state is fresh."""
+    """True: every router here is told the peer's state."""
+    DEGRADED = "Degraded"
+    """True: some routers here are told the peer's state, or all of them a part of it."""
     UNREACHABLE = "Unreachable"
-    """False: the peer's gateway does not answer."""
+    """False: no router here is told the peer's state."""
+    OWN_REGION = "OwnRegion"
+    """False: the region is the one that the peer is declared in."""
+    REGION_TAKEN = "RegionTaken"
+    """False: an older RegionPeer is that region."""
+    IDENTITY_TAKEN = "IdentityTaken"
+    """False: an older RegionPeer has that identity."""
+    INVALID_SPEC = "InvalidSpec"
+    """False: the spec cannot be carried out."""
+    NO_ROUTERS = "NoRouters"
+    """Unknown: no router runs here that could tell."""
+    ROUTERS_UNREADABLE = "RoutersUnreadable"
+    """Unknown: routers run here, and none of them tells of its peers."""
+    PENDING = "Pending"
+    """Unknown: the routers have not heard of the RegionPeer yet."""
+
+
+class PeerDegradedReason(StrEnum):
+    """What is wrong with a peer, also where requests still go there."""
+
+    AS_EXPECTED = "AsExpected"
+    """False: nothing is wrong."""
+    PARTLY_CONNECTED = "PartlyConnected"
+    """True: some routers here do not reach the peer, or get only a part of its state."""
+    UNREACHABLE = "Unreachable"
+    """True: no router here reaches the peer."""
+    NOT_IN_FORCE = "NotInForce"
+    """True: the RegionPeer is passed over; Connected says why."""
+    NOT_KNOWN = "NotKnown"
+    """Unknown: nobody tells; Connected says why."""

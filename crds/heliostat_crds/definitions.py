@@ -52,9 +52,14 @@ def peer_definition() -> Definition:
         schema=_root_schema(RegionPeer, PeerSpec, PeerStatus),
         columns=[
             _column("Region", ".spec.region", "The peer's region."),
-            _column("Gateway", ".spec.gateway.address", "Where the peer is reached."),
-            _column("Connected", _condition("Connected", "status"), "Whether the peer answers."),
-            _column("Round-Trip", ".status.roundTrip", "Measured round trip."),
+            _column("Address", ".spec.gateway.address", "Where the peer is reached."),
+            _column("State", _condition("Connected", "reason"), "Whether it answers, or why not."),
+            _column("RTT", ".status.roundTrip", "Measured round trip."),
+            _column("LastSeen", ".status.lastSeen", "When it was last heard.", value_type="date"),
+            _column("Identity", ".spec.identity", "What its certificate must hold.", priority=1),
+            _column(
+                "Message", _condition("Connected", "message"), "More of it.", priority=1
+            ),
             _AGE,
         ],
         subresources={"status": {}},

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from heliostat_crds.address import parse_address
 from heliostat_crds.duration import parse_duration
 from heliostat_crds.engine import Engine
+from heliostat_crds.federation import Federation
 from heliostat_crds.fields import Items, Strict, first_repeated
 from heliostat_crds.metadata import Metadata
 from heliostat_crds.model import Model
@@ -125,6 +126,8 @@ class Spec(Strict):
     """Model servers at fixed addresses: the operator then runs none."""
     routing: Routing = Field(default_factory=Routing)
     """How requests are spread over the endpoints."""
+    federation: Federation = Field(default_factory=Federation)
+    """What the pool has to do with other regions."""
 
     rules = (
         Rule(
@@ -249,8 +252,9 @@ class InferencePool(Strict):
         return (model.name, *model.aliases, *(it.name for it in self.spec.engine.adapters))
 
     def pool_settings(self) -> PoolSettings:
-        """Translate `spec.routing` for the routing core."""
-        routing = self.spec.routing
+        """Translate `spec.routing` and `spec.federation` for the routing core."""
+        routing, federation = self.spec.routing, self.spec.federation
+        residency = federation.residency
         return PoolSettings(
             policy=PolicyName[routing.policy.name],
             pending_limit=routing.pending_limit,
@@ -260,6 +264,10 @@ class InferencePool(Strict):
             ttft_objective_seconds=parse_duration(routing.first_token_objective),
             prefill_tokens_per_second=float(routing.prefill_tokens_per_second),
             fallbacks=routing.fallbacks,
+            sends=federation.mode.sends,
+            serves=federation.mode.serves,
+            residency=None if residency is None else frozenset(residency),
+            engine_price_per_hour=federation.engine_price_per_hour,
         )
 
     def endpoint_settings(self) -> tuple[EndpointSettings, ...]:

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from heliostat_crds.inference_pool import API_VERSION, KIND, InferencePool
 from heliostat_crds.metadata import without_server_fields
 from heliostat_crds.problem import ManifestProblem
+from heliostat_crds.region_peer import PEER_KIND, RegionPeer
 from heliostat_crds.validation import field_path, problems_of, shown
 from heliostat_crds.yaml_document import YamlDocument, YamlError, read_yaml
 
@@ -18,6 +19,9 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 
 MAX_PROBLEMS = 20
 """Problems told of one file; the others are counted."""
+
+_MODELS: dict[str, type[BaseModel]] = {KIND: InferencePool, PEER_KIND: RegionPeer}
+_SUPPORTED = ", ".join((*_MODELS, LIST_KIND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,25 @@ class PoolManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerManifest:
+    """A peer and where it was declared; `line` counts from 1."""
+
+    peer: RegionPeer
+    file: str
+    line: int
+
+    def problem(self, message: str) -> ManifestProblem:
+        """Say what is wrong with the peer as a whole."""
+        return ManifestProblem(self.file, self.line, f"{PEER_KIND} {self.peer.key}", message)
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestFile:
     """What one file holds: every resource that is right, every problem there is."""
 
     pools: tuple[PoolManifest, ...]
     problems: tuple[ManifestProblem, ...]
+    peers: tuple[PeerManifest, ...] = ()
 
 
 def parse_manifests(file: str, text: str) -> ManifestFile:
@@ -48,21 +66,24 @@ def parse_manifests(file: str, text: str) -> ManifestFile:
     except YamlError as error:
         return ManifestFile((), (ManifestProblem(file, error.line, "", error.message),))
     pools: list[PoolManifest] = []
+    peers: list[PeerManifest] = []
     problems: list[ManifestProblem] = []
     for document in documents:
         for path, data in _resources(document.data):
             found = _parse_resource(file, document, path, data)
             if isinstance(found, PoolManifest):
                 pools.append(found)
+            elif isinstance(found, PeerManifest):
+                peers.append(found)
             else:
                 problems.extend(found)
-    if not pools and not problems:
+    if not pools and not peers and not problems:
         message = "the file holds no resource; delete it to remove its pools"
         problems.append(ManifestProblem(file, None, "", message))
     more = len(problems) - MAX_PROBLEMS
     if more > 0:
         problems[MAX_PROBLEMS:] = [ManifestProblem(file, None, "", f"{more} more problems")]
-    return ManifestFile(tuple(pools), tuple(problems))
+    return ManifestFile(tuple(pools), tuple(problems), tuple(peers))
 
 
 def _resources(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -79,17 +100,19 @@ def _resources(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
 
 def _parse_resource(
     file: str, document: YamlDocument, path: Sequence[str | int], data: Any
-) -> PoolManifest | list[ManifestProblem]:
+) -> PoolManifest | PeerManifest | list[ManifestProblem]:
     misfit = _type_problem(data)
     if misfit is not None:
         at, message = misfit
         where = (*path, *at)
         return [ManifestProblem(file, document.line_of(where), field_path(where), message)]
+    line, given = document.line_of(path), without_server_fields(data)
     try:
-        pool = InferencePool.model_validate(without_server_fields(data))
+        if data["kind"] == PEER_KIND:
+            return PeerManifest(RegionPeer.model_validate(given), file, line)
+        return PoolManifest(InferencePool.model_validate(given), file, line)
     except ValidationError as error:
-        return problems_of(error, InferencePool, file, document, path)
-    return PoolManifest(pool, file, document.line_of(path))
+        return problems_of(error, _MODELS[data["kind"]], file, document, path)
 
 
 def _type_problem(data: Any) -> tuple[tuple[str, ...], str] | None:
@@ -103,9 +126,9 @@ def _type_problem(data: Any) -> tuple[tuple[str, ...], str] | None:
     if kind == LIST_KIND and version == "v1":
         return ("items",), "a List needs a list of items"
     if kind is None:
-        return (), f"kind is missing; supported: {KIND}, {LIST_KIND}"
-    if kind != KIND:
-        return ("kind",), f"kind {shown(kind)} is not supported; supported: {KIND}, {LIST_KIND}"
+        return (), f"kind is missing; supported: {_SUPPORTED}"
+    if not isinstance(kind, str) or kind not in _MODELS:
+        return ("kind",), f"kind {shown(kind)} is not supported; supported: {_SUPPORTED}"
     if version is None:
         return (), f"apiVersion is missing; allowed: {API_VERSION}"
     if version != API_VERSION:

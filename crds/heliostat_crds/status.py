@@ -8,6 +8,7 @@ from pydantic import Field
 from heliostat_crds.fields import Items, Strict
 
 _ByType = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+_Count = Annotated[int, Field(ge=0)]
 _Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
@@ -59,13 +60,19 @@ class PoolStatus(Strict):
 
 
 class PeerStatus(Strict):
-    """What is observed of the peer."""
+    """What is observed of the peer, by all routers of this region together."""
 
     observed_generation: int = 0
     """Generation of the spec that the status is about."""
     round_trip: str = ""
-    """Measured round trip to the peer's gateway."""
+    """Measured round trip to the peer's gateway, the longest of all routers'."""
     last_seen: _Instant | None = None
-    """When the peer's gateway last answered."""
+    """When the peer was last heard, by whichever router."""
+    sent: _Count = 0
+    """Requests sent there since the routers began."""
+    received: _Count = 0
+    """Requests that came from there since the routers began."""
+    identity: Annotated[str, Field(max_length=2048)] = ""
+    """The URI that the peer has proved to be."""
     conditions: Annotated[Items[Condition], Field(max_length=16, json_schema_extra=_ByType)] = ()
-    """Connected, with a reason."""
+    """Connected and Degraded, each with a reason."""

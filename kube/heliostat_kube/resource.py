@@ -59,7 +59,7 @@ CUSTOM_RESOURCE_DEFINITIONS = Resource(
     namespaced=False,
 )
 INFERENCE_POOLS = Resource("heliostat.dev", "v1alpha1", "inferencepools", "InferencePool")
-REGION_PEERS = Resource("heliostat.dev", "v1alpha1", "regionpeers", "RegionPeer", namespaced=False)
+REGION_PEERS = Resource("heliostat.dev", "v1alpha1", "regionpeers", "RegionPeer")
 UPSTREAM_INFERENCE_POOLS = Resource(
     "inference.networking.k8s.io", "v1", "inferencepools", "InferencePool"
 )

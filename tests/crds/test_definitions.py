@@ -62,6 +62,7 @@ def test_the_servers_defaults_are_the_models() -> None:
     assert InferencePool.from_object(filled) == InferencePool.from_object(POOL)
     peer = defaulted(schema_of(peer_definition()), PEER)
     assert peer["spec"]["price"] == {"perGiB": 0.0}
+    assert (peer["spec"]["leaveAboveWait"], peer["spec"]["roundTrip"]) == ("0s", "100ms")
     assert RegionPeer.model_validate(peer) == RegionPeer.model_validate(PEER)
 
 

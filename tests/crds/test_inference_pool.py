@@ -57,6 +57,26 @@ def test_every_routing_field_reaches_the_core() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "sends", "serves"),
+    [
+        ("Full", True, True),
+        ("Send", True, False),
+        ("Serve", False, True),
+        ("None", False, False),
+    ],
+)
+def test_every_federation_field_reaches_the_core(mode: str, sends: bool, serves: bool) -> None:
+    """Each field of spec.federation changes the setting that it is about."""
+    federation = {"mode": mode, "residency": ["eu", "us-east"], "enginePricePerHour": 3.5}
+    assert pool(federation=federation).pool_settings() == PoolSettings(
+        sends=sends,
+        serves=serves,
+        residency=frozenset({"eu", "us-east"}),
+        engine_price_per_hour=3.5,
+    )
+
+
 def test_the_enums_cover_those_of_the_core() -> None:
     """A manifest can name every policy and phase of the core, but for the router's own phase."""
     assert {policy.name for policy in Policy} == {policy.name for policy in PolicyName}

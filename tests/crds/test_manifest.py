@@ -140,10 +140,10 @@ def test_a_file_may_hold_many_documents_and_lists() -> None:
         ("? [a]\n: b\n", "pools.yaml:1: a key must be text"),
         ("a: !!python/name:os.system ''", "pools.yaml:1: not valid YAML: could not determine"),
         ("- a\n", "pools.yaml:1: not a resource; expected a mapping with apiVersion: heliostat"),
-        ("a: b\n", "pools.yaml:1: kind is missing; supported: InferencePool, List"),
+        ("a: b\n", "pools.yaml:1: kind is missing; supported: InferencePool, R"),
         (
             "apiVersion: apps/v1\nkind: Deployment\n",
-            'pools.yaml:2: kind: kind "Deployment" is not supported; supported: InferencePool, L',
+            'pools.yaml:2: kind: kind "Deployment" is not supported; supported: InferencePool, R',
         ),
         ("kind: InferencePool\n", "pools.yaml:1: apiVersion is missing; allowed: heliostat.dev/v1"),
         (

@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from heliostat_crds.inference_pool import InferencePool
 from heliostat_crds.manifest import parse_manifests
 from heliostat_crds.region_peer import PEER_KIND, RegionPeer
-from heliostat_crds.validation import first_problem
 from heliostat_crds.wire_names import API_VERSION
 
 CASES: list[dict[str, Any]] = yaml.safe_load(
@@ -24,10 +22,6 @@ def whole(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def problem_of(manifest: dict[str, Any]) -> str:
-    if manifest["kind"] == PEER_KIND:
-        with pytest.raises(ValidationError) as raised:
-            RegionPeer.model_validate(manifest)
-        return first_problem(raised.value, RegionPeer)
     (problem,) = parse_manifests("pools.yaml", yaml.safe_dump(manifest)).problems
     return str(problem)
 
@@ -40,7 +34,8 @@ def test_a_folder_refuses_it_in_the_tables_words(entry: dict[str, Any]) -> None:
         assert entry["message"] in problem_of(manifest)
     else:
         before, after = whole(entry["before"]), {**manifest}
-        assert InferencePool.from_object(before).key == InferencePool.from_object(after).key
+        model = RegionPeer if manifest["kind"] == PEER_KIND else InferencePool
+        assert model.from_object(before).key == model.from_object(after).key
 
 
 def test_the_table_is_complete() -> None:
