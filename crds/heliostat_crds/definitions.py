@@ -57,9 +57,7 @@ def peer_definition() -> Definition:
             _column("RTT", ".status.roundTrip", "Measured round trip."),
             _column("LastSeen", ".status.lastSeen", "When it was last heard.", value_type="date"),
             _column("Identity", ".spec.identity", "What its certificate must hold.", priority=1),
-            _column(
-                "Message", _condition("Connected", "message"), "More of it.", priority=1
-            ),
+            _column("Message", _condition("Connected", "message"), "More of it.", priority=1),
             _AGE,
         ],
         subresources={"status": {}},
