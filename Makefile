@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test demo evaluation evaluation-smoke e2e-vllm tools cluster e2e crds charts lock clean
+.PHONY: help install check format test demo evaluation evaluation-smoke e2e-vllm tools cluster e2e crds proto charts lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ e2e: $(INSTALLED) ## the scenarios on such clusters, as root (E2E_CLUSTER=kind: 
 
 crds: $(INSTALLED) ## write the CRDs and the pages that list their fields from the models
 	$(BIN)/python -m heliostat_crds.generate
+
+proto: $(INSTALLED) ## write the Python code of the region state protocol
+	$(BIN)/python -m grpc_tools.protoc -I extproc --python_out=extproc --pyi_out=extproc \
+		heliostat_extproc/federation/state.proto
 
 charts: $(INSTALLED) ## write the charts' table of values, and what each case of their tests renders
 	$(BIN)/python charts/values_table.py
