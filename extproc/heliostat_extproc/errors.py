@@ -32,6 +32,9 @@ class Reason(StrEnum):
     OVERLOADED = "overloaded"
     SHUTTING_DOWN = "shutting-down"
     TIMED_OUT = "timed-out"
+    RESIDENCY = "residency"
+    NOT_A_PEER = "not-a-peer"
+    NOT_SERVED_FOR_PEERS = "not-served-for-peers"
 
 
 class InputError(Exception):
@@ -90,6 +93,21 @@ _SHAPES: dict[Reason, tuple[int, str, str]] = {
         "The gateway is overloaded. Try again later",
     ),
     Reason.TIMED_OUT: (504, "timeout_error", "The request took too long"),
+    Reason.RESIDENCY: (
+        421,
+        "invalid_request_error",
+        "The request may not be served in this region. Ask a gateway of a region where it may",
+    ),
+    Reason.NOT_A_PEER: (
+        403,
+        "invalid_request_error",
+        "No RegionPeer of this region has the identity of the sender's certificate",
+    ),
+    Reason.NOT_SERVED_FOR_PEERS: (
+        503,
+        "service_unavailable_error",
+        "The pool does not serve requests of other regions",
+    ),
     Reason.SHUTTING_DOWN: (
         503,
         "service_unavailable_error",

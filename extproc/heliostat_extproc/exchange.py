@@ -2,44 +2,37 @@
 
 Messages go in, answers come out; the servicer moves the bytes and asks the core. BUFFERED mode:
 Envoy sends the request's headers, then its whole body, and holds the request until the body is
-answered.
+answered. What clients ask for comes in here, and what peers forward.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError
 
+from heliostat_extproc.conversation import Conversation, Outcome, Phase, ProtocolError, Sender
 from heliostat_extproc.discovery.catalog import Resolution, ServedModel
-from heliostat_extproc.driver import FallOpen, ShutDown, Verdict
-from heliostat_extproc.engine_key import EngineKey
-from heliostat_extproc.errors import (
-    ErrorAnswer,
-    InputError,
-    Reason,
-    answer_for_core,
-    answer_for_input,
-    error_answer,
-)
-from heliostat_extproc.ext_proc_wire import (
-    CONTINUE,
-    dispatch_response,
-    error_response,
-    hold_response,
-    immediate_response,
-)
+from heliostat_extproc.errors import InputError, Reason, answer_for_input
+from heliostat_extproc.ext_proc_wire import CONTINUE, immediate_response
+from heliostat_extproc.federation.region import Region
 from heliostat_extproc.paths import HEALTH_PATHS, INFERENCE_PATHS, MODELS_PATH
 from heliostat_extproc.request_body import parse_request_body, rename_model
+from heliostat_extproc.request_head import (
+    RegionOf,
+    Terms,
+    format_residencies,
+    read_client_terms,
+    read_head,
+    read_length,
+    read_path,
+    read_peer_terms,
+)
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
-from heliostat_routing.commands import Dispatch, Enqueue
 from heliostat_routing.events import RequestArrived
-
-HOLD_MARGIN_SECONDS = 2.0
-"""Envoy waits this much longer than the queue's deadline, so that the router's word comes first."""
+from heliostat_routing.residency import allows
 
 _WHOLE_BODY_MODES = (
     ProcessingMode.NONE,
@@ -47,34 +40,10 @@ _WHOLE_BODY_MODES = (
 )
 
 
-class ProtocolError(Exception):
-    """Envoy sent what its configuration for Heliostat rules out; the stream cannot go on."""
-
-
-class Phase(StrEnum):
-    """How far the conversation has come."""
-
-    HEADERS = "headers"
-    BODY = "body"
-    ASKED = "asked"
-    HELD = "held"
-    ANSWERED = "answered"
-
-
-class Outcome(StrEnum):
-    """How a request was answered, where it was not refused for a `Reason`."""
-
-    DISPATCHED = "dispatched"
-    FELL_OPEN = "fell-open"
-    ANSWERED_HERE = "answered-here"
-    CLIENT_LEFT = "client-left"
-    """It ended before it was answered."""
-
-
 class Directory(Protocol):
-    """What can be asked for now; a `Catalog` that may change between requests.
+    """What can be asked for now; it may change between requests.
 
-    Both raise NotSyncedError while nothing is known yet.
+    All raise NotSyncedError while nothing is known yet.
     """
 
     def resolve(self, name: str) -> Resolution | None:
@@ -85,6 +54,10 @@ class Directory(Protocol):
         """List every name that resolves."""
         ...
 
+    def residency(self, pool: str) -> frozenset[str] | None:
+        """Name the regions and groups where a pool's requests may be served; None: anywhere."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -93,29 +66,37 @@ class Question:
     arrival: RequestArrived
 
 
-class Exchange:
-    """The conversation about one request.
+@dataclass(frozen=True, slots=True)
+class ExchangeSettings:
+    """What every exchange of a router goes by."""
+
+    body_limit_bytes: int
+    region: Region | None = None
+    """Where this router is; None: it has no peers, and residency rules cannot be kept."""
+    region_of: RegionOf = lambda _identity: None
+
+
+class Exchange(Conversation):
+    """The conversation about one request of a client, or of a peer.
 
     `receive` takes each message and returns the answer to send, or a `Question` for the core, whose
-    word goes to `answer`. `finished`: an error or a direct answer has ended the request.
+    word goes to `answer`.
     """
 
     def __init__(
         self,
         ticket: int,
         directory: Directory,
-        body_limit_bytes: int,
-        engine_key: EngineKey | None = None,
+        settings: ExchangeSettings,
+        sender: Sender,
+        *,
+        from_peer: bool = False,
     ) -> None:
-        self._ticket = ticket
+        super().__init__(ticket, sender)
         self._directory = directory
-        self._body_limit_bytes = body_limit_bytes
-        self._engine_key = engine_key
-        self._new_body: bytes | None = None
-        self.phase = Phase.HEADERS
-        self.finished = False
-        self.outcome: Outcome | Reason = Outcome.CLIENT_LEFT
-        self.pool = ""
+        self._settings = settings
+        self._from_peer = from_peer
+        self._terms = Terms()
 
     def receive(self, data: bytes) -> bytes | Question:
         """Take one message; raise `ProtocolError` if it makes no sense here."""
@@ -135,39 +116,41 @@ class Exchange:
             raise ProtocolError(f"{kind or 'an empty message'} in phase {self.phase}")
         return CONTINUE[kind]
 
-    def answer(self, word: Verdict | Enqueue, now: float) -> bytes:
-        """Put the core's word in Envoy's terms. After `Enqueue` one more word follows."""
-        if self.phase not in (Phase.ASKED, Phase.HELD):
-            raise ProtocolError(f"the core has spoken in phase {self.phase}")
-        if isinstance(word, Enqueue):
-            self.phase = Phase.HELD
-            return hold_response(max(0.0, word.deadline - now) + HOLD_MARGIN_SECONDS)
-        self.phase = Phase.ANSWERED
-        if isinstance(word, Dispatch):
-            self.outcome = Outcome.DISPATCHED
-            return self._dispatch(word.endpoints)
-        if isinstance(word, FallOpen):
-            self.outcome = Outcome.FELL_OPEN
-            return self._dispatch(())
-        if isinstance(word, ShutDown):
-            return self._refuse(error_answer(Reason.SHUTTING_DOWN))
-        return self._refuse(answer_for_core(word.reason, word.retry_after_seconds))
-
     def _on_headers(self, message: Any) -> bytes:
         if self.phase is not Phase.HEADERS:
             raise ProtocolError(f"headers in phase {self.phase}")
         if message.protocol_config.request_body_mode not in _WHOLE_BODY_MODES:
             raise ProtocolError("request_body_mode must be BUFFERED")
-        method, path, length = _read_headers(message.request_headers.headers.headers)
+        head = read_head(message.request_headers.headers.headers)
+        method, path = head.get(":method", ""), read_path(head)
         if path in INFERENCE_PATHS:
             _check_method(method, ("POST",), path)
-            if length > self._body_limit_bytes:
+            self._terms = self._read_terms(head)
+            if read_length(head) > self._settings.body_limit_bytes:
                 raise self._too_large()
             if message.request_headers.end_of_stream:
                 raise InputError(Reason.MALFORMED_REQUEST, "the body is empty")
             self.phase = Phase.BODY
             return CONTINUE["request_headers"]
         return self._serve(method, path)
+
+    def _read_terms(self, head: dict[str, str]) -> Terms:
+        """Read on which terms the request comes; raise InputError where it may not be served."""
+        terms = (
+            read_peer_terms(head, self._settings.region_of)
+            if self._from_peer
+            else read_client_terms(head)
+        )
+        for rule in terms.residencies:
+            self._stay_within(rule)
+        return terms
+
+    def _stay_within(self, residency: frozenset[str] | None) -> None:
+        """Raise InputError where the request may not be served in this region."""
+        region = self._settings.region
+        name, groups = ("", frozenset[str]()) if region is None else (region.name, region.groups)
+        if not allows(residency, name, groups):
+            raise InputError(Reason.RESIDENCY, ", ".join(sorted(residency or ())))
 
     def _serve(self, method: str, path: str) -> bytes:
         """Answer what needs no engine."""
@@ -196,12 +179,16 @@ class Exchange:
     def _on_body(self, body: bytes) -> Question:
         if self.phase is not Phase.BODY:
             raise ProtocolError(f"a body in phase {self.phase}")
-        if len(body) > self._body_limit_bytes:
+        if len(body) > self._settings.body_limit_bytes:
             raise self._too_large()
         request = parse_request_body(body)
         resolved = self._directory.resolve(request.model)
         if resolved is None:
             raise InputError(Reason.UNKNOWN_MODEL, f"`{request.model[:200]}`")
+        own = self._directory.residency(resolved.pool)
+        self._stay_within(own)
+        rules = self._terms.residencies if own is None else (*self._terms.residencies, own)
+        self._residencies = format_residencies(rules)
         if resolved.served_name != request.model:
             self._new_body = rename_model(body, request.model, resolved.served_name)
         digest = request.digest(resolved.model, resolved.adapter)
@@ -216,42 +203,16 @@ class Exchange:
                 max_output_tokens=request.max_output_tokens,
                 adapter=resolved.adapter,
                 affinity_key=digest.affinity_key,
+                origin=self._terms.origin,
+                hold_seconds=self._terms.hold_seconds,
+                residency=next(iter(self._terms.residencies), None),
             )
         )
 
-    def _dispatch(self, endpoints: Sequence[str]) -> bytes:
-        authorization = None if self._engine_key is None else self._engine_key.authorization
-        return dispatch_response(self.pool, self._ticket, endpoints, self._new_body, authorization)
-
-    def _refuse(self, answer: ErrorAnswer) -> bytes:
-        self.phase = Phase.ANSWERED
-        self.finished = True
-        self.outcome = answer.reason
-        return error_response(answer)
-
     def _too_large(self) -> InputError:
-        return InputError(Reason.REQUEST_TOO_LARGE, f"the limit is {self._body_limit_bytes} bytes")
-
-
-def _read_headers(headers: Any) -> tuple[str, str, int]:
-    """Take method, path without query, and the declared length in bytes (0 where there is none)."""
-    method = path = ""
-    length = 0
-    for header in headers:
-        key = header.key
-        if key == ":method":
-            method = _text(header)
-        elif key == ":path":
-            path = _text(header).partition("?")[0]
-        elif key == "content-length":
-            text = _text(header)
-            length = int(text) if text.isdecimal() and len(text) < 19 else 0
-    return method, path, length
-
-
-def _text(header: Any) -> str:
-    raw: bytes = header.raw_value
-    return raw.decode("utf-8", "replace") if raw else str(header.value)
+        return InputError(
+            Reason.REQUEST_TOO_LARGE, f"the limit is {self._settings.body_limit_bytes} bytes"
+        )
 
 
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:

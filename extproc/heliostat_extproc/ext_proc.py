@@ -10,17 +10,22 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 import structlog
 
+from heliostat_extproc.conversation import Conversation, Outcome, Phase, ProtocolError, Sender
 from heliostat_extproc.discovery.catalog import NotSyncedError
-from heliostat_extproc.driver import RouterDriver, Verdict
-from heliostat_extproc.engine_key import EngineKey
+from heliostat_extproc.driver import FallOpen, RouterDriver, Verdict
+from heliostat_extproc.envoy import wire
 from heliostat_extproc.errors import Reason
-from heliostat_extproc.exchange import Directory, Exchange, Outcome, Phase, ProtocolError, Question
+from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Question
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
+from heliostat_extproc.given_back import GivenBack, ReturnExchange
 from heliostat_routing.commands import Enqueue
 
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """The largest request body; the same as Envoy's own limit."""
 
+_ENTRANCES: dict[str | bytes, wire.Entrance] = {
+    entrance.value: entrance for entrance in wire.Entrance
+}
 _log = structlog.get_logger(__name__)
 
 _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -50,24 +55,25 @@ class ExtProcServicer:
         driver: RouterDriver,
         directory: Directory,
         observer: RequestObserver,
-        *,
-        body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
+        settings: ExchangeSettings,
     ) -> None:
         self._driver = driver
         self._directory = directory
         self._observer = observer
-        self._body_limit_bytes = body_limit_bytes
+        self._settings = settings
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def handler(self, engine_key: EngineKey | None = None) -> "grpc.GenericRpcHandler[Any, Any]":
+    def handler(self, sender: Sender, *, own_envoy: bool) -> "grpc.GenericRpcHandler[Any, Any]":
         """Register the service without (de)serialisers: the exchange works on bytes.
 
-        Whoever asks is told the engines' key, if one is given here.
+        Only our own Envoy is believed about the entrance by which a request has come; what any
+        other asks is a client's.
         """
 
         async def process(_messages: object, context: _Context) -> None:
-            await self._serve(context, engine_key)
+            entrance = _entrance(context) if own_envoy else wire.Entrance.CLIENTS
+            await self._serve(context, sender, entrance)
 
         method = grpc.stream_stream_rpc_method_handler(process)
         return grpc.method_handlers_generic_handler(PROCESSOR_SERVICE, {"Process": method})
@@ -78,13 +84,25 @@ class ExtProcServicer:
         for task in self._idle:
             task.cancel()
 
-    async def _serve(self, context: _Context, engine_key: EngineKey | None) -> None:
-        """Serve one stream: one request."""
+    async def _serve(self, context: _Context, sender: Sender, entrance: wire.Entrance) -> None:
+        """Serve one stream: a request, or its return from a peer."""
+        if entrance is wire.Entrance.RETURN:
+            await self._converse(ReturnExchange(sender), context)
+            return
         ticket = self._driver.next_ticket()
-        exchange = Exchange(ticket, self._directory, self._body_limit_bytes, engine_key)
+        from_peer = entrance is wire.Entrance.FEDERATION
+        exchange = Exchange(ticket, self._directory, self._settings, sender, from_peer=from_peer)
+        try:
+            await self._converse(exchange, context)
+        finally:
+            self._driver.finish(ticket)
+            self._observer.on_finished(exchange.pool, exchange.outcome)
+
+    async def _converse(self, exchange: Exchange | ReturnExchange, context: _Context) -> None:
+        """Answer until the HTTP exchange ends, or cannot be gone on with."""
         inbox = _Inbox(context)
         try:
-            await self._converse(exchange, inbox, context)
+            await self._answer_all(exchange, inbox, context)
         except NotSyncedError:
             exchange.outcome = Outcome.FELL_OPEN
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the pools are not known yet")
@@ -94,10 +112,10 @@ class ExtProcServicer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             inbox.close()
-            self._driver.finish(ticket)
-            self._observer.on_finished(exchange.pool, exchange.outcome)
 
-    async def _converse(self, exchange: Exchange, inbox: "_Inbox", context: _Context) -> None:
+    async def _answer_all(
+        self, exchange: Exchange | ReturnExchange, inbox: "_Inbox", context: _Context
+    ) -> None:
         while not exchange.finished:
             if exchange.phase is Phase.ANSWERED:
                 message = await self._idle_read(inbox)
@@ -106,23 +124,28 @@ class ExtProcServicer:
             if message is None:
                 return
             answer = exchange.receive(message)
-            if isinstance(answer, Question):
-                word = await self._ask(exchange, answer, inbox, context)
+            if isinstance(answer, Question | GivenBack):
+                word = await self._ask(exchange, self._begin(answer), inbox, context)
                 if word is None:
                     return
                 answer = exchange.answer(word, asyncio.get_running_loop().time())
             await context.write(answer)
 
+    def _begin(self, question: Question | GivenBack) -> Verdict | Enqueue:
+        """Ask the core; a request that has come back and is not known falls open."""
+        if isinstance(question, Question):
+            return self._driver.arrive(question.arrival)
+        return self._driver.give_back(question.ticket) or FallOpen(question.ticket)
+
     async def _ask(
-        self, exchange: Exchange, question: Question, inbox: "_Inbox", context: _Context
+        self, exchange: Conversation, word: Verdict | Enqueue, inbox: "_Inbox", context: _Context
     ) -> Verdict | None:
         """Get the core's last word, held or not; None if the client leaves before it comes."""
-        now = asyncio.get_running_loop().time
-        arrived_at = now()
-        word = self._driver.arrive(question.arrival)
         if not isinstance(word, Enqueue):
             return word
-        await context.write(exchange.answer(word, arrived_at))
+        now = asyncio.get_running_loop().time
+        held_at = now()
+        await context.write(exchange.answer(word, held_at))
         verdict = asyncio.ensure_future(self._driver.verdict(word))
         try:
             await asyncio.wait((verdict, inbox.peek()), return_when=asyncio.FIRST_COMPLETED)
@@ -130,11 +153,11 @@ class ExtProcServicer:
                 return verdict.result()
             message = await inbox.read()
             if message is not None:
-                exchange.receive(message)
+                raise ProtocolError("a message while the request is held")
             return None
         finally:
             verdict.cancel()
-            self._observer.on_held(exchange.pool, now() - arrived_at)
+            self._observer.on_held(exchange.pool, now() - held_at)
 
     async def _idle_read(self, inbox: "_Inbox") -> bytes | None:
         """Wait for the end of the HTTP exchange; None where we end the stream ourselves."""
@@ -150,6 +173,14 @@ class ExtProcServicer:
             raise
         finally:
             self._idle.discard(task)
+
+
+def _entrance(context: _Context) -> wire.Entrance:
+    """Say by which of Envoy's listeners the request has come; that of clients without a word."""
+    for key, value in context.invocation_metadata() or ():
+        if key == wire.ENTRANCE_METADATA:
+            return _ENTRANCES.get(value, wire.Entrance.CLIENTS)
+    return wire.Entrance.CLIENTS
 
 
 class _Inbox:

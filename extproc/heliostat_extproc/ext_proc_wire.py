@@ -1,7 +1,8 @@
 """Every answer that Envoy gets over ext_proc, as bytes."""
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.errors import REASON_HEADER, ErrorAnswer
@@ -12,6 +13,15 @@ PROCESSOR_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 LONGEST_HOLD_SECONDS = 3600.0
 """Envoy ignores a wish beyond its own limit, and takes at most this as its limit."""
 
+Part = Literal["request_headers", "request_body"]
+"""The message of Envoy's that is answered with where the request goes."""
+
+_PEER_HEADERS = (
+    wire.POOL_HEADER,
+    wire.ORIGIN_HEADER,
+    wire.HOLD_HEADER,
+    wire.RESIDENCY_HEADER,
+)
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
@@ -35,38 +45,77 @@ CONTINUE: dict[str, bytes] = {
 """Kind of message -> the answer that lets it pass unchanged."""
 
 
+@dataclass(frozen=True, slots=True)
+class PeerTerms:
+    """What a peer is told of a request that is forwarded to it."""
+
+    router: str
+    hold_seconds: float
+    residencies: str | None
+    """Where it may be served, as the header says it."""
+
+
 def dispatch_response(
     pool: str,
     ticket: int,
     endpoints: Iterable[str],
     new_body: bytes | None = None,
     authorization: str | None = None,
+    *,
+    part: Part = "request_body",
 ) -> bytes:
     """Send the request to the first of these endpoints, and on failure to the next.
 
     Without endpoints Envoy's own balancing chooses within the pool. `new_body` replaces the body,
     `authorization` the client's own.
     """
-    response = ProcessingResponse()
-    common = response.request_body.response
-    common.clear_route_cache = True
-    if new_body is not None:
-        common.body_mutation.body = new_body
-        length = str(len(new_body))
-        _set_header(common.header_mutation.set_headers, "content-length", length)
+    response, mutation = _steer(wire.cluster_name(pool), ticket, new_body, part)
     if authorization is not None:
-        _set_header(common.header_mutation.set_headers, "authorization", authorization)
-    _set_header(common.header_mutation.set_headers, wire.CLUSTER_HEADER, wire.cluster_name(pool))
-    _set_header(common.header_mutation.set_headers, wire.TICKET_HEADER, str(ticket))
-    metadata = response.dynamic_metadata.fields
-    metadata[wire.ROUTER_NAMESPACE].struct_value.fields[wire.TICKET_KEY].string_value = str(ticket)
+        _set_header(mutation.set_headers, "authorization", authorization)
+    if part == "request_headers":
+        mutation.remove_headers.extend(_PEER_HEADERS)
     destination = ",".join(endpoints)
     if destination:
-        _set_header(common.header_mutation.set_headers, wire.ENDPOINT_KEY, destination)
-        metadata[wire.LB_NAMESPACE].struct_value.fields[
-            wire.ENDPOINT_KEY
-        ].string_value = destination
+        _set_header(mutation.set_headers, wire.ENDPOINT_KEY, destination)
+        lb = response.dynamic_metadata.fields[wire.LB_NAMESPACE].struct_value.fields
+        lb[wire.ENDPOINT_KEY].string_value = destination
     return bytes(response.SerializeToString())
+
+
+def forward_response(
+    region: str,
+    pool: str,
+    ticket: int,
+    terms: PeerTerms,
+    new_body: bytes | None = None,
+    *,
+    part: Part = "request_body",
+) -> bytes:
+    """Send the request to another region; without an answer from there it comes back."""
+    response, mutation = _steer(wire.peer_cluster(region), ticket, new_body, part)
+    headers = mutation.set_headers
+    _set_header(headers, wire.POOL_HEADER, pool)
+    _set_header(headers, wire.ORIGIN_HEADER, terms.router)
+    _set_header(headers, wire.HOLD_HEADER, f"{terms.hold_seconds:.3f}")
+    if terms.residencies is not None:
+        _set_header(headers, wire.RESIDENCY_HEADER, terms.residencies)
+    return bytes(response.SerializeToString())
+
+
+def _steer(cluster: str, ticket: int, new_body: bytes | None, part: Part) -> tuple[Any, Any]:
+    """Begin the answer that names the cluster; give it and its changes of headers."""
+    response = ProcessingResponse()
+    common = getattr(response, part).response
+    common.clear_route_cache = True
+    mutation = common.header_mutation
+    if new_body is not None:
+        common.body_mutation.body = new_body
+        _set_header(mutation.set_headers, "content-length", str(len(new_body)))
+    _set_header(mutation.set_headers, wire.CLUSTER_HEADER, cluster)
+    _set_header(mutation.set_headers, wire.TICKET_HEADER, str(ticket))
+    router = response.dynamic_metadata.fields[wire.ROUTER_NAMESPACE].struct_value.fields
+    router[wire.TICKET_KEY].string_value = str(ticket)
+    return response, mutation
 
 
 def hold_response(seconds: float) -> bytes:
@@ -77,12 +126,12 @@ def hold_response(seconds: float) -> bytes:
     return bytes(response.SerializeToString())
 
 
-def error_response(answer: ErrorAnswer) -> bytes:
-    """Answer the client with this error."""
+def error_response(answer: ErrorAnswer, status: int) -> bytes:
+    """Answer with this error under this status."""
     headers = [(REASON_HEADER, answer.reason.value)]
     if answer.retry_after_seconds is not None:
         headers.append(("retry-after", str(answer.retry_after_seconds)))
-    return immediate_response(answer.status, answer.body, headers, details=answer.reason.value)
+    return immediate_response(status, answer.body, headers, details=answer.reason.value)
 
 
 def immediate_response(

@@ -74,6 +74,11 @@ class PoolSync:
             raise NotSyncedError
         return self._catalog.models()
 
+    def residency(self, pool: str) -> frozenset[str] | None:
+        """Name the regions and groups where a pool's requests may be served; None: anywhere."""
+        wanted = self._wanted.get(pool)
+        return None if wanted is None else wanted.settings.residency
+
     def endpoints(self) -> frozenset[str]:
         """Every endpoint that the core may pick or that still serves: those worth scraping."""
         picked = {e.address for update in self._told.values() for e in update.endpoints}

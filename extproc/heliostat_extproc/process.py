@@ -15,14 +15,17 @@ import structlog
 from aiohttp import web
 
 from heliostat_extproc.admin import AdminSources, start_admin
+from heliostat_extproc.conversation import Sender
 from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.driver import Core, Recorder, RouterDriver
 from heliostat_extproc.engine_key import EngineKey, EngineKeyError
 from heliostat_extproc.envoy.access_log import AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.envoy.sidecar import SidecarSettings, publish_files, sidecar_files
+from heliostat_extproc.exchange import ExchangeSettings
 from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES, ExtProcServicer
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
+from heliostat_extproc.federation.region import Region
 from heliostat_extproc.listeners import ListenError, Listeners, PickerAddress
 from heliostat_extproc.pool_sync import PoolSync
 from heliostat_extproc.scraper import Scraper, ScrapeSettings
@@ -65,6 +68,8 @@ class RouterSettings:
     drain_seconds: float = 30.0
     """How long held requests may wait for an endpoint once the router is told to stop."""
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
+    region: Region | None = None
+    """Where this router is; None: it serves no peers and has none."""
 
 
 class RouterProcess:
@@ -81,7 +86,10 @@ class RouterProcess:
         self.access_log = AccessLogServer(self._on_log_event)
         self._engine_key = _read_engine_key(settings.engine_key_file)
         self.ext_proc = ExtProcServicer(
-            self.driver, self.pools, self.telemetry, body_limit_bytes=settings.body_limit_bytes
+            self.driver,
+            self.pools,
+            self.telemetry,
+            ExchangeSettings(settings.body_limit_bytes, settings.region),
         )
         self.scraper = Scraper(
             self.driver,
@@ -102,6 +110,11 @@ class RouterProcess:
         self._admin: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+
+    @property
+    def _router_name(self) -> str:
+        region = self._settings.region
+        return "" if region is None else region.router
 
     @property
     def is_ready(self) -> bool:
@@ -156,14 +169,16 @@ class RouterProcess:
             await self._admin.cleanup()
 
     def _add_all_services(self, server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers((self.ext_proc.handler(self._engine_key),))
+        sender = Sender(self._router_name, self._engine_key)
+        server.add_generic_rpc_handlers((self.ext_proc.handler(sender, own_envoy=True),))
         add_health_servicer(self._health, server)
         self.ads.add_to(server)
         self.access_log.add_to(server)
 
     def _add_picker_services(self, server: grpc.aio.Server) -> None:
         # Without the engines' key: an answer would tell it to whoever asks.
-        server.add_generic_rpc_handlers((self.ext_proc.handler(),))
+        sender = Sender(self._router_name)
+        server.add_generic_rpc_handlers((self.ext_proc.handler(sender, own_envoy=False),))
         add_health_servicer(self._health, server)
 
     def _write_envoy_files(self) -> None:

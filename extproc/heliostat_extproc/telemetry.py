@@ -17,13 +17,13 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from heliostat_extproc.conversation import Outcome
 from heliostat_extproc.engine_metrics import MetricsProblem
 from heliostat_extproc.envoy.access_log import AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.errors import Reason
-from heliostat_extproc.exchange import Outcome
 from heliostat_extproc.scraper import FetchProblem
-from heliostat_routing.commands import Command, Dispatch, Enqueue
+from heliostat_routing.commands import Command, Dispatch, Enqueue, Forward
 from heliostat_routing.events import Event, RequestArrived
 from heliostat_routing.settings import EndpointPhase
 from heliostat_routing.views import BreakerState, EndpointView, PoolView
@@ -65,7 +65,7 @@ class Telemetry:
         if isinstance(event, RequestArrived):
             self._decision_seconds.observe(seconds)
         for command in commands:
-            if isinstance(command, Dispatch | Enqueue):
+            if isinstance(command, Dispatch | Enqueue | Forward):
                 why = command.explanation
                 self._decisions(why.policy, why.rule).inc()
 

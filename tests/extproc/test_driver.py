@@ -14,11 +14,19 @@ from heliostat_routing.commands import (
     Enqueue,
     Evict,
     EvictReason,
+    Forward,
     Reject,
     RejectReason,
     WakeAt,
 )
-from heliostat_routing.events import AttemptStarted, Event, RequestArrived, RequestFinished, Tick
+from heliostat_routing.events import (
+    AttemptStarted,
+    Event,
+    ForwardRefused,
+    RequestArrived,
+    RequestFinished,
+    Tick,
+)
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.views import PoolView
 
@@ -165,3 +173,27 @@ async def test_tickets_do_not_repeat() -> None:
     first, second = RouterDriver(ScriptedCore(queueing)), RouterDriver(ScriptedCore(queueing))
     tickets = [first.next_ticket(), first.next_ticket(), second.next_ticket() + 10**6]
     assert len(set(tickets)) == 3
+
+
+async def test_what_a_region_gives_back_is_decided_anew() -> None:
+    """The core hears of the refusal once, and its word goes to the stream of the return."""
+    core = ScriptedCore(lambda event, now: [Forward(1, "eu", 0.1, WHY)])
+    driver = RouterDriver(core)
+    assert driver.arrive(arrival(1)) == Forward(1, "eu", 0.1, WHY)
+    core.answer = queueing_again
+    enqueued = driver.give_back(1)
+    assert core.events[-1] == ForwardRefused(1, "eu")
+    assert isinstance(enqueued, Enqueue)
+    assert driver.give_back(1) is None
+    wait = asyncio.ensure_future(driver.verdict(enqueued))
+    core.answer = lambda event, now: [Dispatch(1, ("a:1",), WHY)]
+    driver.submit(Tick())
+    assert await wait == Dispatch(1, ("a:1",), WHY)
+    assert driver.inflight_by_endpoint() == {"a:1": 1}
+    driver.finish(1)
+    assert driver.give_back(1) is None
+
+
+def queueing_again(event: Event, now: float) -> list[Command]:
+    """Hold a request that has come back for ten seconds."""
+    return [Enqueue(1, now + 10.0, WHY)] if isinstance(event, ForwardRefused) else []

@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heliostat_extproc.conversation import Outcome, Phase, ProtocolError, Sender
 from heliostat_extproc.discovery.catalog import Resolution, ServedModel
 from heliostat_extproc.driver import FallOpen, ShutDown, Verdict
 from heliostat_extproc.errors import Reason
-from heliostat_extproc.exchange import Exchange, Outcome, Phase, ProtocolError, Question
+from heliostat_extproc.exchange import Exchange, ExchangeSettings, Question
+from heliostat_extproc.federation.region import Region
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest, ProcessingResponse
 from heliostat_routing.commands import (
     Dispatch,
     Enqueue,
     Evict,
     EvictReason,
+    Forward,
     Reject,
     RejectReason,
 )
@@ -31,6 +34,12 @@ DISPATCH = Dispatch(7, ("10.0.0.1:8000", "10.0.0.2:8000"), WHY)
 @dataclass(frozen=True)
 class FakeDirectory:
     """Serves `m`, its alias `alias`, and the adapter `lora`."""
+
+    rule: frozenset[str] | None = None
+
+    def residency(self, pool: str) -> frozenset[str] | None:
+        assert pool == "pool"
+        return self.rule
 
     def resolve(self, name: str) -> Resolution | None:
         known = {"m": None, "alias": None, "lora": "lora"}
@@ -69,8 +78,24 @@ def other(kind: str) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def exchange() -> Exchange:
-    return Exchange(7, FakeDirectory(), LIMIT_BYTES)
+HERE = Region("us-east", "gw-0", frozenset({"us"}))
+US, EU = "spiffe://example/region/us-west", "spiffe://example/region/eu"
+
+
+def exchange(
+    *, from_peer: bool = False, rule: frozenset[str] | None = None, here: Region | None = HERE
+) -> Exchange:
+    settings = ExchangeSettings(LIMIT_BYTES, here, {US: "us-west", EU: "eu"}.get)
+    return Exchange(7, FakeDirectory(rule), settings, Sender("gw-0"), from_peer=from_peer)
+
+
+def peer_headers(**more: str) -> bytes:
+    said = {
+        "x-forwarded-client-cert": f"Hash=1;URI={EU}",
+        "x-heliostat-origin": "gw-3",
+        "x-heliostat-hold": "0.25",
+    }
+    return headers(**(said | more))
 
 
 def decode(answer: bytes | Question) -> Any:
@@ -251,3 +276,106 @@ def test_any_sequence_is_answered_in_kind_or_refused(steps: list[Any]) -> None:
             assert kind == "immediate_response"
             return
         assert answers <= questions <= 1
+
+
+def test_a_forward_names_the_region_and_the_terms() -> None:
+    """The request leaves for the peer's cluster with all that the peer must know of it."""
+    machine = exchange(rule=frozenset({"us", "eu"}))
+    machine.receive(headers(**{"x-data-residency": "us-east, eu"}))
+    question = machine.receive(body(b'{"model":"alias"}'))
+    assert isinstance(question, Question)
+    assert question.arrival.residency == {"us-east", "eu"}
+    response = decode(machine.answer(Forward(7, "eu", 0.25, WHY), 0.0))
+    common = response.request_body.response
+    assert {o.header.key: o.header.raw_value for o in common.header_mutation.set_headers} == {
+        "content-length": b"13",
+        "x-heliostat-cluster": b"peer:eu",
+        "x-heliostat-ticket": b"7",
+        "x-heliostat-pool": b"pool",
+        "x-heliostat-origin": b"gw-0",
+        "x-heliostat-hold": b"0.250",
+        "x-heliostat-residency": b"eu,us-east;eu,us",
+    }
+    assert common.body_mutation.body == b'{"model":"m"}'
+    assert "envoy.lb" not in response.dynamic_metadata
+    assert machine.outcome is Outcome.FORWARDED
+
+
+def test_a_peers_request_comes_on_its_terms() -> None:
+    """Its origin is the region that Envoy has verified and the router that the peer names."""
+    machine = exchange(from_peer=True)
+    machine.receive(peer_headers(**{"x-heliostat-residency": "us,eu"}))
+    question = machine.receive(body(b'{"model":"m"}'))
+    assert isinstance(question, Question)
+    assert (question.arrival.origin, question.arrival.hold_seconds) == ("eu/gw-3", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "code"),
+    [
+        (
+            {"x-forwarded-client-cert": "URI=spiffe://example/region/no"},
+            503,
+            "not-a-peer",
+        ),
+        ({"x-forwarded-client-cert": f"URI={EU},URI={US}"}, 503, "not-a-peer"),
+        ({"x-forwarded-client-cert": ""}, 503, "not-a-peer"),
+        ({"x-heliostat-residency": "eu"}, 503, "residency"),
+        ({"x-heliostat-residency": "us;eu"}, 503, "residency"),
+        ({"x-heliostat-residency": ""}, 400, "malformed-request"),
+        ({"x-heliostat-hold": "-1"}, 400, "malformed-request"),
+        ({"x-heliostat-hold": "nan"}, 400, "malformed-request"),
+        ({"x-heliostat-hold": "1e9"}, 400, "malformed-request"),
+        ({"x-heliostat-origin": "a b"}, 400, "malformed-request"),
+    ],
+)
+def test_a_peers_request_that_cannot_be_served_here_goes_back(
+    more: dict[str, str], status: int, code: str
+) -> None:
+    """What another place may serve is a 503, whatever a client would be told."""
+    answer = exchange(from_peer=True).receive(peer_headers(**more))
+    assert error_code(answer) == code
+    assert decode(answer).immediate_response.status.code == status
+
+
+@pytest.mark.parametrize(
+    "word", [Reject(7, RejectReason.QUEUE_FULL, 2.0), Evict(7, EvictReason.DEADLINE_PASSED, 1.0)]
+)
+def test_a_peers_request_that_finds_no_place_goes_back(word: Verdict) -> None:
+    """The core's refusal reaches the ingress as a 503, which decides anew."""
+    machine = exchange(from_peer=True)
+    machine.receive(peer_headers())
+    machine.receive(body(b'{"model":"m"}'))
+    assert decode(machine.answer(word, 0.0)).immediate_response.status.code == 503
+
+
+@pytest.mark.parametrize("residency", ["eu", "eu, asia"])
+def test_a_client_may_not_be_served_where_it_does_not_want_to_be(residency: str) -> None:
+    """A rule that excludes this region is answered before the body is read."""
+    answer = exchange().receive(headers(**{"x-data-residency": residency}))
+    assert error_code(answer) == "residency"
+    assert decode(answer).immediate_response.status.code == 421
+
+
+def test_a_router_without_a_region_serves_no_request_with_a_rule() -> None:
+    """What cannot be kept is refused, not taken as kept."""
+    answer = exchange(here=None).receive(headers(**{"x-data-residency": "us-east"}))
+    assert error_code(answer) == "residency"
+
+
+def test_a_pool_is_not_served_outside_its_residency() -> None:
+    """A pool's own rule holds for every request, also where a peer has sent it."""
+    for from_peer in (False, True):
+        machine = exchange(from_peer=from_peer, rule=frozenset({"eu"}))
+        machine.receive(peer_headers() if from_peer else headers())
+        assert error_code(machine.receive(body(b'{"model":"m"}'))) == "residency"
+
+
+def test_a_clients_word_about_peers_means_nothing() -> None:
+    """Origin, hold and residency of a peer are read at the peers' entrance alone."""
+    machine = exchange()
+    machine.receive(peer_headers(**{"x-heliostat-residency": "eu"}))
+    question = machine.receive(body(b'{"model":"m"}'))
+    assert isinstance(question, Question)
+    assert (question.arrival.origin, question.arrival.hold_seconds) == (None, None)
+    assert question.arrival.residency is None

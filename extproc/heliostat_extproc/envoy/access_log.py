@@ -30,6 +30,7 @@ from heliostat_routing.events import (
     Outcome,
     RequestMeasured,
 )
+from heliostat_routing.peers import region_account
 
 _Context = grpc.aio.ServicerContext[StreamAccessLogsMessage, StreamAccessLogsResponse]
 _log = structlog.get_logger(__name__)
@@ -92,9 +93,14 @@ def parse_ticket(entry: HTTPAccessLogEntry) -> int | None:
 
 
 def parse_entry(entry: HTTPAccessLogEntry, ticket: int) -> Iterator[Event]:
-    """Say what an entry means to the core; MalformedEntryError where an attempt has no host."""
+    """Say what an entry means to the core; MalformedEntryError where an attempt has no host.
+
+    What went on at the return listener, a Unix socket, is told by the entries from there.
+    """
     common = entry.common_properties
     kind = common.access_log_type
+    if common.upstream_remote_address.HasField("pipe"):
+        return
     if kind == AccessLogType.UpstreamPoolReady:
         yield AttemptStarted(ticket, _required_endpoint(common))
     elif kind == AccessLogType.UpstreamEnd:
@@ -206,6 +212,10 @@ def _required_endpoint(common: AccessLogCommon) -> str:
 
 
 def _endpoint(common: AccessLogCommon) -> str | None:
+    """Name who has served: an endpoint by its address, a region by its account."""
+    region = wire.peer_region(common.upstream_cluster)
+    if region is not None:
+        return region_account(region)
     address = common.upstream_remote_address.socket_address
     if not address.address:
         return None

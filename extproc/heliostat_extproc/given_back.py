@@ -1,0 +1,59 @@
+"""The conversation about a request that a peer has not served, and that comes in again.
+
+Envoy itself sends it to the return listener, whole and as it was forwarded. Its headers are enough:
+the ticket in them finds the request, which is still open, and the core decides on it anew.
+"""
+
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from heliostat_extproc.conversation import Conversation, Phase, ProtocolError, Sender
+from heliostat_extproc.envoy import wire
+from heliostat_extproc.errors import Reason, error_answer
+from heliostat_extproc.ext_proc_wire import CONTINUE, Part
+from heliostat_extproc.request_head import read_head
+from heliostat_extproc.upb import ProcessingRequest
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The request of this ticket has come back."""
+
+    ticket: int
+
+
+class ReturnExchange(Conversation):
+    """One request that has come back.
+
+    Where its ticket is not known any more, because the router has restarted, Envoy balances it in
+    the pool that its headers name.
+    """
+
+    part: Part = "request_headers"
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__(0, sender)
+
+    def receive(self, data: bytes) -> bytes | GivenBack:
+        """Take one message; raise `ProtocolError` if it makes no sense here."""
+        try:
+            message = ProcessingRequest.FromString(data)
+        except DecodeError as error:
+            raise ProtocolError("a message is not a ProcessingRequest") from error
+        kind = message.WhichOneof("request")
+        if kind == "request_headers" and self.phase is Phase.HEADERS:
+            return self._on_headers(read_head(message.request_headers.headers.headers))
+        if kind is None or self.phase is not Phase.ANSWERED:
+            raise ProtocolError(f"{kind or 'an empty message'} in phase {self.phase}")
+        return CONTINUE[kind]
+
+    def _on_headers(self, head: dict[str, str]) -> bytes | GivenBack:
+        self.pool = head.get(wire.POOL_HEADER, "")
+        ticket = head.get(wire.TICKET_HEADER, "")
+        if not self.pool or not ticket.isdecimal():
+            return self._refuse(error_answer(Reason.ROUTER_UNAVAILABLE))
+        self._ticket = int(ticket)
+        self._residencies = head.get(wire.RESIDENCY_HEADER)
+        self.phase = Phase.ASKED
+        return GivenBack(self._ticket)

@@ -1,0 +1,120 @@
+"""What the headers of a request say to the router: method, path, and the terms of a peer.
+
+A client may narrow where its request is served, and nothing else. A peer that forwards a request
+says which of its routers has sent it, how long it may be held and where it may be served; that it
+is a peer at all is Envoy's word, which has verified its certificate.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from heliostat_extproc.envoy import wire
+from heliostat_extproc.errors import InputError, Reason
+from heliostat_extproc.federation.identity import parse_identity
+
+LONGEST_HOLD_SECONDS = 3600.0
+MOST_RESIDENCY_NAMES = 64
+
+RegionOf = Callable[[str], str | None]
+"""Says which peer's region has this identity; None where it is no peer's."""
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_ROUTER = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_WANTED = frozenset(
+    (
+        ":method",
+        ":path",
+        "content-length",
+        wire.TICKET_HEADER,
+        wire.POOL_HEADER,
+        wire.ORIGIN_HEADER,
+        wire.HOLD_HEADER,
+        wire.RESIDENCY_HEADER,
+        wire.CLIENT_RESIDENCY_HEADER,
+        wire.IDENTITY_HEADER,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms a request is served: those of a client, or of the peer that forwards it."""
+
+    origin: str | None = None
+    """`REGION/ROUTER` of the peer's router."""
+    hold_seconds: float | None = None
+    residencies: tuple[frozenset[str], ...] = ()
+    """Names of regions and groups where it may be served: each of these rules must allow it."""
+
+
+def read_head(headers: Any) -> dict[str, str]:
+    """Take the headers that mean something to the router; of one that is repeated, the last."""
+    return {header.key: _text(header) for header in headers if header.key in _WANTED}
+
+
+def read_path(head: dict[str, str]) -> str:
+    """Take the path without its query."""
+    return head.get(":path", "").partition("?")[0]
+
+
+def read_length(head: dict[str, str]) -> int:
+    """Take the declared length of the body in bytes: 0 where there is none that makes sense."""
+    text = head.get("content-length", "")
+    return int(text) if text.isdecimal() and len(text) < 19 else 0
+
+
+def read_client_terms(head: dict[str, str]) -> Terms:
+    """Take a client's terms; InputError where they cannot be read."""
+    return Terms(residencies=_parse_residencies(head, wire.CLIENT_RESIDENCY_HEADER))
+
+
+def read_peer_terms(head: dict[str, str], region_of: RegionOf) -> Terms:
+    """Take a peer's terms; InputError where it is none, or they cannot be read."""
+    identity = parse_identity(head.get(wire.IDENTITY_HEADER, ""))
+    region = None if identity is None else region_of(identity)
+    if region is None:
+        raise InputError(Reason.NOT_A_PEER, f"`{(identity or '')[:200]}`")
+    router = head.get(wire.ORIGIN_HEADER, "")
+    if not _ROUTER.fullmatch(router):
+        raise InputError(Reason.MALFORMED_REQUEST, f"`{wire.ORIGIN_HEADER}` is no router's name")
+    return Terms(
+        origin=f"{region}/{router}",
+        hold_seconds=_parse_hold(head.get(wire.HOLD_HEADER, "")),
+        residencies=_parse_residencies(head, wire.RESIDENCY_HEADER),
+    )
+
+
+def _parse_hold(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= LONGEST_HOLD_SECONDS:
+        raise InputError(Reason.MALFORMED_REQUEST, f"`{wire.HOLD_HEADER}` is no time to hold")
+    return seconds
+
+
+def format_residencies(residencies: Iterable[frozenset[str]]) -> str | None:
+    """Write rules as a peer reads them: names with commas, rules with semicolons."""
+    return ";".join(",".join(sorted(names)) for names in residencies) or None
+
+
+def _parse_residencies(head: dict[str, str], name: str) -> tuple[frozenset[str], ...]:
+    """Read rules. One that cannot be read is refused, never taken as none."""
+    text = head.get(name)
+    if text is None:
+        return ()
+    rules = tuple(frozenset(it.strip() for it in rule.split(",")) for rule in text.split(";"))
+    names = [it for rule in rules for it in rule]
+    if len(names) > MOST_RESIDENCY_NAMES or not all(_NAME.fullmatch(it) for it in names):
+        raise InputError(
+            Reason.MALFORMED_REQUEST, f"`{name}` takes names of regions or groups, with commas"
+        )
+    return rules
+
+
+def _text(header: Any) -> str:
+    raw: bytes = header.raw_value
+    return raw.decode("utf-8", "replace") if raw else str(header.value)
