@@ -1,4 +1,4 @@
-"""Discovery from a folder of manifests, watched live: the pools of a gateway without a cluster.
+"""Discovery from a folder of manifests, watched live: pools and peers without a cluster.
 
 Reads `*.yaml` and `*.yml` in the folder itself; hidden files are left alone.
 """
@@ -16,7 +16,6 @@ import structlog
 from heliostat_crds.manifest import MAX_FILE_BYTES, parse_manifests
 from heliostat_crds.problem import ManifestProblem
 from heliostat_extproc.discovery.folder_state import (
-    Accepted,
     Contents,
     FolderState,
     Unreadable,
@@ -33,14 +32,18 @@ _log = structlog.get_logger(__name__)
 
 
 class FolderDiscovery:
-    """The pools that the manifests in a folder declare.
+    """The pools and peers that the manifests in a folder declare.
 
-    `resync_seconds` is how often the folder is read even where no change was told: a link that
-    leads out of the folder, a network file system.
+    `own_region` is the region of this router, which no peer may be. `resync_seconds` is how often
+    the folder is read even where no change was told: a link that leads out of the folder, a network
+    file system.
     """
 
-    def __init__(self, path: Path, *, resync_seconds: float = 2.0) -> None:
+    def __init__(
+        self, path: Path, *, own_region: str | None = None, resync_seconds: float = 2.0
+    ) -> None:
         self._path = path
+        self._own_region = own_region
         self._resync_seconds = resync_seconds
         self._parse = lru_cache(_REMEMBERED_FILES)(parse_manifests)
         self._read_at: float | None = None
@@ -77,7 +80,7 @@ class FolderDiscovery:
 
     def _read(self, before: FolderState | None) -> FolderState | None:
         """Read everything; None where the folder cannot be read and never could."""
-        last_good: Accepted = before.accepted if before else {}
+        last = before or FolderState(Snapshot(), {})
         try:
             contents = read_contents(self._path)
             self._read_at = time.monotonic()
@@ -87,8 +90,14 @@ class FolderDiscovery:
             problem = ManifestProblem(
                 str(self._path), None, "", f"the folder cannot be read: {error.strerror}"
             )
-            return FolderState(replace(before.snapshot, problems=(str(problem),)), last_good)
-        return read_folder(contents, last_good, self._parse)
+            return replace(before, snapshot=replace(before.snapshot, problems=(str(problem),)))
+        return read_folder(
+            contents,
+            last.accepted,
+            self._parse,
+            last_peers=last.peers,
+            own_region=self._own_region,
+        )
 
 
 def read_contents(folder: Path) -> Contents:

@@ -4,11 +4,12 @@ A file is taken whole or not at all: while anything in it is wrong, the pools th
 from it last stay in force. Pools of one model serve it together. Where two pools mean different
 things by one name, the pool that has it keeps it, and of two that are new the one in the first file
 by name gets it. Only the other pool is refused (its last accepted version stays, where that one
-still fits).
+still fits). RegionPeers of the same files are decided by the same rules.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TypeAlias
 
 from heliostat_crds.claims import claimant_of
@@ -16,6 +17,8 @@ from heliostat_crds.inference_pool import KIND, InferencePool, PoolKind
 from heliostat_crds.manifest import ManifestFile, PoolManifest, parse_manifests
 from heliostat_crds.problem import ManifestProblem
 from heliostat_extproc.discovery.folder_claims import ClaimError, FolderClaims
+from heliostat_extproc.discovery.folder_peers import AcceptedPeers, FolderPeers, read_peers
+from heliostat_extproc.discovery.peering import declared_peer
 from heliostat_extproc.discovery.served_pool import Member, snapshot_of
 from heliostat_extproc.discovery.snapshot import Snapshot
 
@@ -34,6 +37,7 @@ Contents: TypeAlias = Mapping[str, str | Unreadable]
 Accepted: TypeAlias = Mapping[str, tuple[InferencePool, ...]]
 """The pools in force by the file that declares them."""
 Parse: TypeAlias = Callable[[str, str], ManifestFile]
+_NO_PEERS: AcceptedPeers = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +46,25 @@ class FolderState:
 
     snapshot: Snapshot
     accepted: Accepted
+    peers: AcceptedPeers = field(default_factory=lambda: _NO_PEERS)
 
 
 def read_folder(
-    contents: Contents, last_good: Accepted, parse: Parse = parse_manifests
+    contents: Contents,
+    last_good: Accepted,
+    parse: Parse = parse_manifests,
+    *,
+    last_peers: AcceptedPeers = _NO_PEERS,
+    own_region: str | None = None,
 ) -> FolderState:
-    """Decide which pools are in force; files that are not in `contents` are gone."""
+    """Decide which pools and peers are in force; files that are not in `contents` are gone."""
     found = {file: _parse_file(file, contents[file], parse) for file in sorted(contents)}
     reading = _Reading()
     for file, manifests in found.items():
         reading.keep(file, manifests, last_good.get(file, ()))
     for file, manifests in found.items():
         reading.take(file, manifests, last_good.get(file, ()))
-    return reading.state()
+    return reading.state(read_peers(found, last_peers, own_region))
 
 
 def _parse_file(file: str, text: str | Unreadable, parse: Parse) -> ManifestFile:
@@ -109,7 +119,7 @@ class _Reading:
             return False
         return True
 
-    def state(self) -> FolderState:
+    def state(self, peers: FolderPeers) -> FolderState:
         pools = [pool for file in self.accepted.values() for pool in file]
         self.problems.extend(
             ManifestProblem(file, None, f"{KIND} {pool.key}", _NO_ENDPOINTS)
@@ -121,4 +131,7 @@ class _Reading:
             Member(claimant_of(pool, place), pool.pool_settings(), pool.endpoint_settings())
             for place, pool in enumerate(pools)
         )
-        return FolderState(snapshot_of(members, map(str, self.problems)), self.accepted)
+        snapshot = snapshot_of(members, map(str, (*self.problems, *peers.problems)))
+        declared = (declared_peer(peer) for found in peers.accepted.values() for peer in found)
+        in_order = tuple(sorted(declared, key=lambda it: it.settings.region))
+        return FolderState(replace(snapshot, peers=in_order), self.accepted, peers.accepted)

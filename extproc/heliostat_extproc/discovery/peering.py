@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from heliostat_crds.region_peer import RegionPeer
 from heliostat_routing.events import PeerSettings
 
 
@@ -23,3 +24,8 @@ class DeclaredSibling:
     name: str
     address: str
     """`ip:port` of its gateway's federation listener."""
+
+
+def declared_peer(peer: RegionPeer) -> DeclaredPeer:
+    """Translate a RegionPeer."""
+    return DeclaredPeer(peer.peer_settings(), peer.spec.gateway.address, peer.spec.identity)
