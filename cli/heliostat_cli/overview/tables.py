@@ -98,7 +98,7 @@ def _peers(known: Sequence[tuple[str, RouterStatus]], earlier: Sent | None) -> T
         table.add_column(header, no_wrap=True, max_width=16)
     for header in ("round trip", "sent", "back"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("there now", no_wrap=True)
+    table.add_column("there now", min_width=12)
     for url, status in known:
         for peer in status.peers:
             before = None if earlier is None else earlier.get((url, peer.region), peer.sent)
