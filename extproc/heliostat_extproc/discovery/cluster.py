@@ -1,19 +1,21 @@
 """Discovery from a Kubernetes cluster: pools and pods by watch, never by polling.
 
 One watch follows the pods of all managed pools, by their label; each other selector has a watch of
-its own. While the API server is away the last good view stays in force.
+its own. Peers and siblings are followed in the release's own namespace. While the API server is away
+the last good view stays in force.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import structlog
 
 from heliostat_crds.wire_names import POOL_LABEL
+from heliostat_extproc.discovery.cluster_federation import FederationWatches, Home
 from heliostat_extproc.discovery.cluster_pool import (
     ClusterPool,
     PoolReading,
@@ -46,11 +48,13 @@ class ClusterSettings:
     """Whose pools the router serves.
 
     No `namespaces` means all. `picker_service` is the Service by which pools of the Gateway API
-    name this router; None passes such pools over.
+    name this router; None passes such pools over. Without a `home` there are neither peers nor
+    siblings.
     """
 
     namespaces: tuple[str, ...] = ()
     picker_service: str | None = None
+    home: Home | None = None
 
 
 class KubernetesDiscovery:
@@ -83,9 +87,9 @@ class KubernetesDiscovery:
                     heirs = watches.owners()
                     moved = {a for a, uid in owners.items() if heirs.get(a, uid) != uid}
                     if moved:
-                        yield snapshot_of(watches.members(without=moved), watches.problems())
+                        yield watches.snapshot(without=moved)
                     owners = heirs
-                    fresh = snapshot_of(watches.members(), watches.problems())
+                    fresh = watches.snapshot()
                     if moved or fresh != last:
                         last = fresh
                         yield fresh
@@ -120,13 +124,14 @@ class _Watches:
             self._pod_informer(ns, POOL_LABEL, self._on_managed_pod) for ns in namespaces
         ]
         self._selected_pods: dict[Selection, Informer[EnginePod]] = {}
+        self._federation = FederationWatches(api, settings.home, self._changed.set)
 
     async def start(self) -> None:
         """Open the watches that are always there."""
         if self._upstream:
             self._upstream_served = await self._serves(UPSTREAM_INFERENCE_POOLS)
         informers: list[Informer[Any]] = [*self._pools, *self._upstream, *self._managed_pods]
-        for informer in informers:
+        for informer in (*informers, *self._federation.informers):
             self._open(informer)
 
     async def _serves(self, resource: Resource) -> bool:
@@ -180,9 +185,15 @@ class _Watches:
         """Seconds since the API server was last heard on the quietest watch."""
         return max(informer.age_seconds() for informer in self._needed())
 
-    def members(self, without: Iterable[str] = ()) -> list[Member]:
-        """Give every pool with its endpoints, but not those at the addresses in `without`."""
-        hidden = frozenset(without)
+    def snapshot(self, without: Iterable[str] = ()) -> Snapshot:
+        """Give all that is known, but no endpoints at the addresses in `without`."""
+        return replace(
+            snapshot_of(self._members(frozenset(without)), self._problems()),
+            peers=self._federation.peers(),
+            siblings=self._federation.siblings(),
+        )
+
+    def _members(self, hidden: frozenset[str]) -> list[Member]:
         return [member_of(pool, self._pods_of(pool), hidden) for pool in self._good.values()]
 
     def owners(self) -> dict[str, str]:
@@ -193,11 +204,11 @@ class _Watches:
             for address, (_, pod) in holders_of(pool, self._pods_of(pool)).items()
         }
 
-    def problems(self) -> list[str]:
-        """Tell which pools cannot be carried out, a sentence each."""
+    def _problems(self) -> list[str]:
+        """Tell which pools and peers cannot be carried out, a sentence each."""
         readings = (reading for it in self._pools for reading in it.items.values())
         invalid = (it.problem for it in readings if it.problem is not None)
-        return sorted((*invalid, *self._refusals()))
+        return sorted((*invalid, *self._refusals(), *self._federation.problems()))
 
     def _refusals(self) -> Iterator[str]:
         """Tell of the pools whose pods the API server does not give."""
@@ -208,9 +219,10 @@ class _Watches:
                 yield f"InferencePool {pool.claimant.key}: its pods cannot be watched: {reason}"
 
     def _dispensable(self) -> Iterator[Informer[Any]]:
-        """Give the watches that concern some pools only."""
+        """Give the watches that concern some pools only, or none."""
         yield from self._selected_pods.values()
         yield from self._upstream
+        yield from self._federation.informers
 
     def _needed(self) -> Iterator[Informer[Any]]:
         yield from self._pools
@@ -218,6 +230,7 @@ class _Watches:
         yield from self._selected_pods.values()
         if self._upstream_served:
             yield from self._upstream
+        yield from (it for it in self._federation.informers if it.refusal is None)
 
     def _pods_of(self, pool: ClusterPool) -> Iterable[EnginePod]:
         if pool.selector is None:
