@@ -5,12 +5,29 @@ from typing import Annotated
 
 from pydantic import Field
 
-from heliostat_crds.fields import Strict, first_repeated
+from heliostat_crds.fields import VALIDATIONS, Strict, first_repeated
 from heliostat_crds.region_name import RegionNames
 from heliostat_crds.rules import Misfit, Rule
 from heliostat_routing.settings import PoolSettings
 
 _DEFAULTS = PoolSettings()
+_LEAST_PRICE = 0.001
+_Price = Annotated[
+    float,
+    Field(
+        ge=_LEAST_PRICE,
+        le=1_000_000,
+        json_schema_extra={
+            # The API server compares whole numbers with the integer part of `minimum`.
+            VALIDATIONS: [
+                {
+                    "rule": f"self >= {_LEAST_PRICE}",
+                    "message": f"is not allowed; expected number: {_LEAST_PRICE} or more",
+                }
+            ]
+        },
+    ),
+]
 
 
 class FederationMode(StrEnum):
@@ -48,9 +65,7 @@ class Federation(Strict):
     way round. `Full`: both. `None`: neither."""
     residency: Annotated[RegionNames, Field(min_length=1)] | None = None
     """Regions, or groups of regions, that requests may be served in; unset: anywhere."""
-    engine_price_per_hour: Annotated[float, Field(ge=0.001, le=1_000_000)] = (
-        _DEFAULTS.engine_price_per_hour
-    )
+    engine_price_per_hour: _Price = _DEFAULTS.engine_price_per_hour
     """Price of one engine for an hour, in the currency of the peers' prices: how much waiting the
     price of sending a request away is worth."""
 

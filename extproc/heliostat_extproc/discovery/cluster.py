@@ -1,8 +1,8 @@
 """Discovery from a Kubernetes cluster: pools and pods by watch, never by polling.
 
 One watch follows the pods of all managed pools, by their label; each other selector has a watch of
-its own. Peers and siblings are followed in the release's own namespace. While the API server is away
-the last good view stays in force.
+its own. Peers and siblings are followed in the release's own namespace. While the API server is
+away the last good view stays in force.
 """
 
 import asyncio
