@@ -1,5 +1,7 @@
 """All that the router keeps account of, changed together: a request is never in one book alone."""
 
+from collections.abc import Iterable, Sequence
+
 from heliostat_routing.bitmask import slots
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.endpoint import Endpoint
@@ -12,6 +14,7 @@ from heliostat_routing.peers import Peers, region_account
 from heliostat_routing.pool import Pool
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.prefix_index import PrefixIndex
+from heliostat_routing.siblings import Siblings
 
 CAPACITY_SECONDS = 0.05
 """How long what was measured of a pool's capacity is used again."""
@@ -27,8 +30,14 @@ class Books:
         self.index = PrefixIndex()
         self.ledger = Ledger()
         self.peers = Peers()
+        self.siblings = Siblings()
+        self.siblings_ledger = Ledger()
+        """The open streams of siblings, which are none of this router's."""
         self.pools: dict[str, Pool] = {}
         self.flights: dict[int, Flight] = {}
+        """Open requests by ticket; those of siblings have negative tickets."""
+        self.opened: dict[int, float] = {}
+        """While siblings queue: when each slot last became able to take a request."""
         self.concerned: dict[int, None] = {}
         """Slots to which something has happened since the queues were last served."""
         self._stamp = 0.0
@@ -43,17 +52,26 @@ class Books:
 
     def open(self, flight: Flight) -> None:
         """Enter a request that has arrived."""
-        self.ledger.open(flight.ticket)
+        self._ledger_of(flight).open(flight.ticket)
         self.flights[flight.ticket] = flight
 
-    def send(self, flight: Flight, endpoint: Endpoint, now: float) -> None:
-        """Enter that a request goes to this endpoint, with what that is predicted to mean."""
+    def _ledger_of(self, flight: Flight) -> Ledger:
+        return self.siblings_ledger if flight.foreign else self.ledger
+
+    def send(
+        self, flight: Flight, endpoint: Endpoint, now: float, age_seconds: float = 0.0
+    ) -> None:
+        """Enter that a request goes to this endpoint, with what that is predicted to mean.
+
+        It went there so long ago: this router hears late of what siblings send.
+        """
         pool, keys = flight.pool, flight.request.block_keys
-        start = now + pool.settings.network_seconds
+        sent_at = now - age_seconds
+        start = sent_at + pool.settings.network_seconds
         flight.depth = self.index.depth(keys, endpoint.slot)
         cached, uncached, kv_tokens = predict_need(flight, endpoint, flight.depth)
         flight.hit_tokens, flight.uncached_tokens, flight.kv_tokens = cached, uncached, kv_tokens
-        flight.dispatched_at = now
+        flight.dispatched_at = sent_at
         flight.load = endpoint.load
         flight.wait_seconds = endpoint.clock.done_at(start) - start
         flight.stamp = self.next_stamp(now)
@@ -65,8 +83,9 @@ class Books:
         flight.runs = self.index.record(endpoint.slot, keys, flight.stamp, capacity)
         if flight.endpoint is None:
             pool.inflight += 1
+            pool.siblings_inflight += flight.foreign
         flight.endpoint = endpoint.address
-        before = self.ledger.assign(flight.ticket, endpoint.address)
+        before = self._ledger_of(flight).assign(flight.ticket, endpoint.address)
         if before is not None:
             self.touch(before, now)
         self.touch(endpoint.address, now)
@@ -91,16 +110,24 @@ class Books:
     def close(self, flight: Flight, now: float) -> None:
         """Enter that a request's stream is over."""
         del self.flights[flight.ticket]
-        self.ledger.close(flight.ticket)
+        self._ledger_of(flight).close(flight.ticket)
         if flight.queued:
             flight.pool.queue.remove(flight)
         if flight.endpoint is None:
             return
         flight.pool.inflight -= 1
+        flight.pool.siblings_inflight -= flight.foreign
         endpoint = self.fleet.by_address.get(flight.endpoint)
         if endpoint is not None:
             endpoint.on_finish(flight.ticket, now, flight.kv_tokens)
+            self.open_to_all([endpoint.slot], now)
             self.touch(endpoint.address, now)
+
+    def open_to_all(self, freed: Iterable[int], now: float) -> None:
+        """Note that siblings see these slots become able to take a request, too."""
+        if self.siblings.queueing:
+            for slot in freed:
+                self.opened[slot] = now
 
     def fail(self, flight: Flight, address: str, now: float) -> None:
         """Hold a failure against an endpoint, once for each request."""
@@ -126,7 +153,7 @@ class Books:
         endpoint = self.fleet.by_address.get(address)
         if endpoint is None:
             return
-        endpoint.count(self.ledger.inflight(address))
+        endpoint.count(self.ledger.inflight(address) + self.siblings_ledger.inflight(address))
         if not endpoint.inflight and not self.fleet.members >> endpoint.slot & 1:
             self.index.drop(endpoint.slot)
             self.fleet.remove(endpoint)
@@ -158,6 +185,15 @@ class Books:
         del self.pools[pool.name]
         self._capacities.pop(pool.name, None)
         self._refresh_members(pool.members, now)
+
+    def restore(self, address: str, keys: Sequence[int], stamp: float) -> None:
+        """Enter blocks that an endpoint has held since an instant before this router came."""
+        endpoint = self.fleet.by_address.get(address)
+        if endpoint is None:
+            return
+        pool = next((p for p in self.pools.values() if p.members >> endpoint.slot & 1), None)
+        if pool is not None:
+            self.index.restore(endpoint.slot, keys, stamp, capacity_blocks(endpoint, pool))
 
     def capacity(self, pool: Pool, now: float) -> PoolCapacity:
         """What the pool could take about now, measured at most so often."""

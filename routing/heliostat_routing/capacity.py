@@ -4,12 +4,9 @@ The same formula predicts the wait in a region's own queue and in a peer's, so t
 leaving are compared in one unit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
-
-SHORTEST_SECONDS = 1e-6
-"""Between two finishes at least: what is shorter is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class PoolCapacity:
 
 
 def combine(capacities: Sequence[PoolCapacity]) -> PoolCapacity:
-    """One pool as several routers see it, which share its endpoints and queue apart."""
+    """One pool as several routers see it, which share one view of it and queue apart."""
     if len(capacities) == 1:
         return capacities[0]
     return PoolCapacity(
@@ -66,8 +63,8 @@ def combine(capacities: Sequence[PoolCapacity]) -> PoolCapacity:
         room=min(c.room for c in capacities),
         queued=sum(c.queued for c in capacities),
         start_seconds=max(c.start_seconds for c in capacities),
-        finish_seconds=1 / sum(1 / max(c.finish_seconds, SHORTEST_SECONDS) for c in capacities),
-        load=sum(c.load for c in capacities),
+        finish_seconds=max(c.finish_seconds for c in capacities),
+        load=max(c.load for c in capacities),
         prefill_tokens_per_second=min(c.prefill_tokens_per_second for c in capacities),
         kv_capacity_tokens=max(c.kv_capacity_tokens for c in capacities),
     )

@@ -15,6 +15,7 @@ from heliostat_routing.commands import (
     RejectReason,
     WakeAt,
 )
+from heliostat_routing.events import SiblingQueues
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.flight import Flight
 from heliostat_routing.peers import Remote
@@ -27,6 +28,7 @@ from heliostat_routing.policies.reference import (
 )
 from heliostat_routing.pool import Pool
 from heliostat_routing.settings import PolicyName
+from heliostat_routing.siblings import TURN_SECONDS
 
 WINDOW = 8
 """Queued requests that are compared when an endpoint frees."""
@@ -47,6 +49,8 @@ class Dispatcher:
         self._books = books
         self._timers: list[tuple[float, int]] = []
         self._wake_at = inf
+        self._turns: dict[int, float] = {}
+        """When it is this router's turn to take a slot that siblings with older claims see too."""
         world = World(books.fleet, books.index, books.peers)
         self._policies: dict[PolicyName, Policy] = {
             PolicyName.HELIOSTAT: HeliostatPolicy(world),
@@ -71,10 +75,10 @@ class Dispatcher:
         elif _holds(pool) and not free & fleet.available:
             why_not = "all-busy"
         if why_not is None:
-            pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
+            pick = self._pick(flight, pool, free, now)
             if not self._go(flight, pick, now):
                 self._enqueue(flight, pick.explanation, now, pick)
-        elif (gain := self._gain(flight, len(pool.queue), now)) is not None:
+        elif (gain := self._gain(flight, self._queued(pool), now)) is not None:
             self._go(flight, gain[1], now)
         elif pool.members or (_holds(pool) and self._books.peers.expected(flight, now)):
             self._enqueue(flight, _unscored(pool, why_not, eligible), now)
@@ -95,11 +99,11 @@ class Dispatcher:
         books = self._books
         for pool in books.pools.values():
             for _ in range(WINDOW):
-                queued = len(pool.queue)
-                if not queued:
+                if not len(pool.queue):
                     break
                 longest_seconds = inf
                 if pool.ready & books.fleet.serving:
+                    queued = self._queued(pool)
                     longest_seconds = books.capacity(pool, now).wait_seconds(queued)
                 if longest_seconds <= books.peers.nearest_seconds():
                     break
@@ -114,7 +118,9 @@ class Dispatcher:
         for behind, flight in enumerate(newest):
             placed.setdefault(flight.ticket, (last - behind, flight))
         best: tuple[float, Flight, Pick] | None = None
-        for ahead, flight in placed.values():
+        siblings = self._queued(pool) / len(queue)
+        for position, flight in placed.values():
+            ahead = round(position * siblings)
             gain = self._gain(flight, ahead, now)
             if gain is not None and (best is None or gain[0] > best[0]):
                 best = gain[0], flight, gain[1]
@@ -139,6 +145,10 @@ class Dispatcher:
             return False
         return True
 
+    def _queued(self, pool: Pool) -> int:
+        """Requests that wait for the pool, here and at siblings."""
+        return len(pool.queue) + self._books.siblings.queued(pool.name)
+
     def settle(self, now: float) -> None:
         """Serve the queues until nothing more can move, drop the late, ask for the next tick."""
         books = self._books
@@ -146,8 +156,10 @@ class Dispatcher:
             self._wake_at = inf
         self._fire_timers(now)
         freed = books.fleet.take_freed()
+        if self._turns:
+            self._take_turns(now)
         if books.ledger.queued:
-            self._concern(freed)
+            self._concern(freed, now)
             self._serve_queues([pool for pool in books.pools.values() if len(pool.queue)], now)
         else:
             books.concerned.clear()
@@ -214,10 +226,11 @@ class Dispatcher:
             for pool in queues:
                 if pool.queue.has_any_for(slot) and pool.members >> slot & 1:
                     self._serve(slot, pool, now)
-            self._concern(books.fleet.take_freed())
+            self._concern(books.fleet.take_freed(), now)
 
-    def _concern(self, freed: list[int]) -> None:
-        """Let the queues look at these slots too."""
+    def _concern(self, freed: list[int], now: float) -> None:
+        """Let the queues look at these slots too, which have just become available."""
+        self._books.open_to_all(freed, now)
         for slot in freed:
             self._books.concerned[slot] = None
 
@@ -226,6 +239,8 @@ class Dispatcher:
         if not pool.ready & self._books.fleet.serving & (1 << slot):
             pool.queue.unhold(slot)
             self._reconsider(pool.queue.oldest(WINDOW), now)
+            return
+        if self._books.siblings.queueing and self._leaves(slot, pool, now):
             return
         for _ in range(ROUNDS):
             window = self._window(slot, pool)
@@ -276,7 +291,7 @@ class Dispatcher:
             if not free or (_holds(pool) and not free & self._books.fleet.available):
                 pool.queue.move(flight, None)
                 continue
-            pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
+            pick = self._pick(flight, pool, free, now)
             if self._go(flight, pick, now):
                 continue
             if now >= flight.aged_at:
@@ -286,6 +301,50 @@ class Dispatcher:
                 pool.queue.move(flight, None)
             else:
                 pool.queue.move(flight, pick.hold_for, pick.held_seconds)
+
+    # Siblings
+
+    def on_sibling_queues(self, event: SiblingQueues, now: float) -> None:
+        """Take over what a sibling has queued: others may have to be let go first, or no more."""
+        self._books.siblings.update_queues(event, now)
+        self.on_turns_changed()
+
+    def on_turns_changed(self) -> None:
+        """Look again at the slots that were left to siblings."""
+        self._books.concerned.update(dict.fromkeys(self._turns))
+        self._turns.clear()
+
+    def _pick(self, flight: Flight, pool: Pool, free: int, now: float) -> Pick:
+        """What the policy picks; an endpoint that is another's to take first is waited for."""
+        pick = self._policies[pool.settings.policy].pick(flight, pool, free, now)
+        if pick.slots and self._books.siblings.queueing:
+            slot = pick.slots[0]
+            if self._leaves(slot, pool, now, flight.arrived_at):
+                return Pick((), _unscored(pool, "behind-older", free), slot)
+        return pick
+
+    def _leaves(self, slot: int, pool: Pool, now: float, since: float = inf) -> bool:
+        """Whether siblings with older claims may still take this slot; if so, ask for a turn.
+
+        `since` is when the request has arrived that would take it, if it is in no queue.
+        """
+        books = self._books
+        opened_at = books.opened.get(slot)
+        if opened_at is None or not _holds(pool) or not books.fleet.available >> slot & 1:
+            return False
+        for flight in (*pool.queue.oldest(1), *pool.queue.held(slot, 1)):
+            since = min(since, flight.arrived_at)
+        rank = books.siblings.rank(pool.name, books.fleet[slot].address, since)
+        turn_at = opened_at + rank * TURN_SECONDS
+        if now >= turn_at:
+            return False
+        self._turns[slot] = min(turn_at, self._turns.get(slot, inf))
+        return True
+
+    def _take_turns(self, now: float) -> None:
+        for slot in [slot for slot, at in self._turns.items() if at <= now]:
+            del self._turns[slot]
+            self._books.concerned[slot] = None
 
     # Time
 
@@ -306,6 +365,8 @@ class Dispatcher:
         if not self._timers:
             return
         at = min(self._timers[0][0], self._books.fleet.next_timer() or inf)
+        if self._turns:
+            at = min(at, *self._turns.values())
         if self._books.concerned:
             at = now
         if at < self._wake_at:

@@ -37,6 +37,9 @@ class Endpoint:
         self._silent = False
         self._dispatched = 0
         self._unseen_base = 0
+        self._unexplained = 0
+        """Requests that the last scrape has counted and this router did not know of."""
+        self._scraped_at = 0.0
         self._recent: deque[tuple[int, float]] = deque()
         self._recent_kv_tokens = 0.0
         self.step_seconds = 0.0
@@ -57,12 +60,19 @@ class Endpoint:
     def on_dispatch(
         self, ticket: int, start: float, work_seconds: float, kv_tokens: float
     ) -> float:
-        """Account a dispatch that arrives at `start`; return when its prefill will be done."""
+        """Account a dispatch that arrives at `start`; return when its prefill will be done.
+
+        One of which this router hears late may be in the last scrape already.
+        """
         if not self._unprefilled and not self.stalled:
             self._progress.on_sign(start, work_seconds)
         self._dispatched += 1
-        self._recent.append((ticket, kv_tokens))
-        self._recent_kv_tokens += kv_tokens
+        if start < self._scraped_at and self._unexplained:
+            self._unexplained -= 1
+            self._unseen_base -= 1
+        else:
+            self._recent.append((ticket, kv_tokens))
+            self._recent_kv_tokens += kv_tokens
         self._unprefilled[ticket] = start, work_seconds
         self.breaker.on_dispatch(ticket, start)
         return self.clock.push(ticket, start, work_seconds)
@@ -81,6 +91,10 @@ class Endpoint:
                 self._recent.remove(entry)
                 self._recent_kv_tokens -= entry[1]
                 break
+
+    def on_prefilled(self, ticket: int) -> None:
+        """The engine has counted this dispatch's first token before this router heard of it."""
+        self._unprefilled.pop(ticket, None)
 
     def on_output(self, ticket: int, now: float) -> None:
         """The request has had output, so its prefill was done; the next scrape will count it."""
@@ -134,6 +148,7 @@ class Endpoint:
         elif before is not None:
             self._note_prefills(before, metrics, now)
         self.metrics = metrics
+        self._scraped_at = now
         self._silent = False
         if metrics.kv_capacity_tokens is not None:
             self.kv_capacity_tokens = metrics.kv_capacity_tokens
@@ -262,7 +277,10 @@ class Endpoint:
         if fresh or not self.inflight:
             unseen = max(0, self.inflight - reported)
             self._unseen_base = seen - self._dispatched + unseen
-        self._unseen_base = max(self._unseen_base, seen - self._dispatched)
+            self._unexplained = max(0, reported - self.inflight)
+        else:
+            self._unexplained = max(0, seen - self._dispatched - self._unseen_base)
+            self._unseen_base += self._unexplained
         unseen = min(self.inflight, self._dispatched - (seen - self._unseen_base))
         while len(self._recent) > unseen:
             self._recent_kv_tokens -= self._recent.popleft()[1]

@@ -227,8 +227,10 @@ class SiblingQueue:
 
     pool: str
     queued: int
-    oldest_seconds: float
-    """How long the oldest has waited."""
+    oldest_seconds: float | None
+    """How long the oldest has waited that takes any endpoint; None if there is none."""
+    held: tuple[tuple[str, float], ...] = ()
+    """By endpoint: how long the oldest has waited that is held for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +243,23 @@ class SiblingQueues:
 
 @dataclass(frozen=True, slots=True)
 class SiblingGone:
-    """A sibling has ended, or is not heard any more: it takes no slot, and its requests are over."""
+    """A sibling has ended, or is not heard: its requests are over, and it takes no slot."""
 
     sibling: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixesKnown:
+    """Blocks that an endpoint holds, as a sibling believes: for a router that has come late.
+
+    What this router knows of the endpoint itself stands.
+    """
+
+    endpoint: str
+    block_keys: tuple[int, ...]
+    """The one that was used last comes first."""
+    age_seconds: float
+    """How long ago the one was used that comes last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,5 +285,6 @@ Event = (
     | SiblingTold
     | SiblingQueues
     | SiblingGone
+    | PrefixesKnown
     | Tick
 )

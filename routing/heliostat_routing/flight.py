@@ -57,6 +57,11 @@ class Flight:
         return max(0.0, self.pool.settings.ttft_objective_seconds - (now - self.arrived_at))
 
     @property
+    def foreign(self) -> bool:
+        """Whether a sibling has sent it: this router keeps account of it, and decides nothing."""
+        return self.request.ticket < 0
+
+    @property
     def ticket(self) -> int:
         """The request's ticket."""
         return self.request.ticket

@@ -26,6 +26,8 @@ class Pool:
         self.retired = False
         """Removed: takes nothing new, still serves what it has queued."""
         self.inflight = 0
+        """Requests at its endpoints, those that siblings have sent among them."""
+        self.siblings_inflight = 0
         self.queue = WaitQueue()
         self.tokens = TokenModel()
         self.pace = PaceModel()

@@ -6,7 +6,7 @@ within one prompt the tail before the head. An endpoint that holds a block there
 blocks before it, and the deepest match can be found by bisection.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 
 Runs = tuple[tuple[int, float], ...]
@@ -127,6 +127,29 @@ class PrefixIndex:
     def drop(self, slot: int) -> None:
         """Forget all that this slot held."""
         self._unlink(self._residents.pop(slot, ()), 1 << slot)
+
+    def recent(self, slot: int, most: int, chunk: int) -> Iterator[tuple[tuple[int, ...], float]]:
+        """The blocks of prompts that were used last, the very last first, in chunks.
+
+        With each comes the stamp of its oldest.
+        """
+        resident, holders = self._residents.get(slot, {}), self._holders
+        prompts = islice((key for key in reversed(resident) if key in holders), most)
+        while keys := tuple(islice(prompts, chunk)):
+            yield keys, resident[keys[-1]]
+
+    def restore(self, slot: int, keys: Sequence[int], stamp: float, capacity_blocks: int) -> None:
+        """Note blocks that the slot has held since long; those known already are as they were.
+
+        The keys are those used last first. They are older than all that is known.
+        """
+        resident = self._residents.get(slot, {})
+        stamp = min(stamp, next(iter(resident.values()), stamp))
+        missing = [key for key in keys if key not in resident]
+        missing = missing[: max(0, capacity_blocks - len(resident))]
+        for key in missing:
+            self._holders[key] = self._holders.get(key, 0) | 1 << slot
+        self._residents[slot] = dict.fromkeys(reversed(missing), stamp) | resident
 
     def _shrink(self, slot: int, resident: dict[int, float], most: int) -> None:
         excess = len(resident) - most

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.commands import Command
 from heliostat_routing.errors import RecordingError
-from heliostat_routing.events import EngineMetrics, Event, PeerSettings
+from heliostat_routing.events import EngineMetrics, Event, PeerSettings, SiblingQueue
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointSettings, PoolSettings
 
@@ -25,6 +25,7 @@ _TYPES: dict[str, type] = {
         PeerSettings,
         PoolCapacity,
         PoolSettings,
+        SiblingQueue,
     )
 }
 _ENUMS: dict[str, dict[str, type[StrEnum]]] = {

@@ -6,6 +6,7 @@ up to date before the next request is looked at.
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 
 from heliostat_routing.books import Books
@@ -25,16 +26,22 @@ from heliostat_routing.events import (
     PeersUpdated,
     PoolRemoved,
     PoolUpdated,
+    PrefixesKnown,
     RegionStateReceived,
     RequestArrived,
     RequestFinished,
     RequestMeasured,
     ScrapeFailed,
+    SiblingGone,
+    SiblingQueues,
+    SiblingSent,
+    SiblingTold,
     Tick,
 )
 from heliostat_routing.flight import Flight
 from heliostat_routing.ledger import Ledger
 from heliostat_routing.pool import Pool
+from heliostat_routing.siblings import MOST_FLIGHTS, Relay, renumbered, sibling_ticket
 from heliostat_routing.views import EndpointView, PoolView
 
 MEASURE_SECONDS = 30.0
@@ -43,6 +50,8 @@ MOST_ORIGINS = 1000
 """Routers of peers whose requests are counted: those heard from last."""
 SETTLE_SECONDS = 2.0
 """How long one is remembered that is finished and measured: its attempts may be told later."""
+PREFILLED_SECONDS = 1.0
+"""A sibling's request that was sent longer ago than this, beside its prefill, is past that."""
 
 
 class Router:
@@ -115,6 +124,18 @@ class Router:
                 if flight is not None and flight.region == region:
                     self._books.take_back(flight, region, now)
                     self._dispatcher.decide_anew(flight, now)
+            case SiblingSent():
+                self._on_sibling_sent(event, now)
+            case SiblingTold(name, told):
+                sibling = self._books.siblings.by_name.get(name)
+                if sibling is not None and told.ticket >= 0:
+                    self._take_in(renumbered(told, sibling.number), now)
+            case SiblingQueues():
+                self._dispatcher.on_sibling_queues(event, now)
+            case SiblingGone(name):
+                self._on_sibling_gone(name, now)
+            case PrefixesKnown(address, keys, age_seconds):
+                self._books.restore(address, keys, now - age_seconds)
 
     def _on_arrived(self, request: RequestArrived, now: float) -> None:
         pool = self._books.pools.get(request.pool)
@@ -148,6 +169,52 @@ class Router:
             received[request.origin] = received.pop(request.origin, 0) + 1
             if len(received) > MOST_ORIGINS:
                 del received[next(iter(received))]
+
+    def _on_sibling_sent(self, event: SiblingSent, now: float) -> None:
+        """Book what a sibling has sent, as if this router had; one known already may have moved."""
+        books, request = self._books, event.request
+        pool, endpoint = books.pools.get(request.pool), books.fleet.by_address.get(event.endpoint)
+        sibling = books.siblings.meet(event.sibling)
+        if pool is None or endpoint is None or sibling is None or request.ticket < 0:
+            return
+        ticket = sibling_ticket(sibling.number, request.ticket)
+        if self._find(ticket) is not None:
+            self._on_attempt_started(ticket, event.endpoint, now)
+            return
+        if len(books.siblings_ledger) >= MOST_FLIGHTS:
+            return
+        age_seconds = max(0.0, event.age_seconds)
+        flight = Flight(
+            replace(request, ticket=ticket),
+            pool,
+            arrived_at=now - age_seconds,
+            deadline=inf,
+            aged_at=inf,
+            unheld_at=inf,
+            overdue_at=inf,
+            prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
+        )
+        books.open(flight)
+        books.send(flight, endpoint, now, age_seconds)
+        if age_seconds > PREFILLED_SECONDS + endpoint.prefill.seconds(flight.uncached_tokens):
+            endpoint.on_prefilled(ticket)
+
+    def _on_sibling_gone(self, name: str, now: float) -> None:
+        """Close what a sibling had open: its streams end with it, or are for engines to tell."""
+        books = self._books
+        for ticket in books.siblings.tickets_of(name, books.flights):
+            flight = books.flights[ticket]
+            endpoint = books.fleet.by_address.get(flight.endpoint or "")
+            if endpoint is not None:
+                endpoint.clock.release(ticket, now)
+            self._give_up(flight, now)
+            books.close(flight, now)
+        for ticket in books.siblings.tickets_of(name, self._unmeasured):
+            self._give_up(self._unmeasured.pop(ticket), now)
+        for ticket in books.siblings.tickets_of(name, self._settled):
+            del self._settled[ticket]
+        books.siblings.forget(name)
+        self._dispatcher.on_turns_changed()
 
     def _on_finished(self, ticket: int, now: float) -> None:
         flight = self._books.flights.get(ticket)
@@ -251,12 +318,7 @@ class Router:
             if now - (flight.finished_at or now) < MEASURE_SECONDS:
                 break
             del self._unmeasured[ticket]
-            endpoint = self._books.fleet.by_address.get(flight.endpoint or "")
-            if endpoint is not None:
-                endpoint.breaker.on_neither(ticket)
-                endpoint.on_uncounted(ticket)
-                endpoint.audit.on_end(flight.hit_tokens, counted=False, cached_tokens=None)
-                self._books.touch(endpoint.address, now)
+            self._give_up(flight, now)
         while self._settled:
             ticket, (since, _) = next(iter(self._settled.items()))
             if now - since < SETTLE_SECONDS:
@@ -264,6 +326,15 @@ class Router:
             del self._settled[ticket]
         if self._retiring:
             self._remove_retired(now)
+
+    def _give_up(self, flight: Flight, now: float) -> None:
+        """Expect no more to be told of a request that was sent."""
+        endpoint = self._books.fleet.by_address.get(flight.endpoint or "")
+        if endpoint is not None and not flight.measured:
+            endpoint.breaker.on_neither(flight.ticket)
+            endpoint.on_uncounted(flight.ticket)
+            endpoint.audit.on_end(flight.hit_tokens, counted=False, cached_tokens=None)
+            self._books.touch(endpoint.address, now)
 
     def _remove_retired(self, now: float) -> None:
         retired = [pool for pool in self._books.pools.values() if pool.retired]
@@ -273,6 +344,10 @@ class Router:
         self._retiring = any(len(pool.queue) for pool in retired)
 
     # What is believed
+
+    def relay(self, name: str) -> Relay:
+        """What makes the words to siblings, which know this router by this name."""
+        return Relay(name, self._books)
 
     def capacities(self, now: float) -> tuple[tuple[str, PoolCapacity], ...]:
         """What each pool could take now: what peers are told."""
@@ -293,7 +368,7 @@ class Router:
             pool=pool.name,
             policy=pool.settings.policy,
             queued=len(pool.queue),
-            inflight=pool.inflight,
+            inflight=pool.inflight - pool.siblings_inflight,
             bytes_per_token=pool.tokens.bytes_per_token,
             endpoints=tuple(self._view_endpoint(e, pool, now) for e in endpoints),
         )
@@ -306,7 +381,7 @@ class Router:
             phase=pool.phases[endpoint.slot],
             available=endpoint.available(now),
             breaker=endpoint.breaker.state(now),
-            inflight=endpoint.inflight,
+            inflight=self._books.ledger.inflight(endpoint.address),
             pending=endpoint.pending(now),
             running_requests=metrics.running_requests if metrics else None,
             waiting_requests=metrics.waiting_requests if metrics else None,

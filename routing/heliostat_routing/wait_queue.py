@@ -91,6 +91,10 @@ class WaitQueue:
         """The oldest flights held for this slot."""
         return self._held.get(slot, [])[:most]
 
+    def heads(self) -> Iterator[tuple[int, Flight]]:
+        """Each slot that flights are held for, and the oldest of them."""
+        return ((slot, room[0]) for slot, room in self._held.items())
+
     def ahead_seconds(self, flight: Flight, slot: int) -> float:
         """Prefill of the flights held for this slot that are older than this one, about."""
         room = self._held.get(slot)

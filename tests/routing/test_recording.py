@@ -19,15 +19,22 @@ from heliostat_routing.events import (
     ForwardRefused,
     MetricsScraped,
     Outcome,
+    PeerLost,
     PeerSettings,
     PeersUpdated,
     PoolRemoved,
     PoolUpdated,
+    PrefixesKnown,
     RegionStateReceived,
     RequestArrived,
     RequestFinished,
     RequestMeasured,
     ScrapeFailed,
+    SiblingGone,
+    SiblingQueue,
+    SiblingQueues,
+    SiblingSent,
+    SiblingTold,
     Tick,
 )
 from heliostat_routing.recording import decode_event, encode_step, replay
@@ -76,7 +83,18 @@ def busy_hour(policy: PolicyName) -> list[tuple[float, Event]]:
             ForwardRefused(ended, region),
         ]
         events += [(now, event) for event in dice.sample(later, 5)]
-    events.append((now + 1, PoolRemoved("p")))
+        theirs = RequestArrived(ticket, "p", prompt, size, 64)
+        heard: list[Event] = [
+            SiblingSent("r2", theirs, address, 0.005),
+            SiblingTold("r2", AttemptStarted(ended, address)),
+            SiblingTold("r2", RequestFinished(ended)),
+            SiblingTold("r2", RequestMeasured(ended, address, Outcome.SERVED, 0.2, 2.0, 300)),
+            SiblingQueues("r2", (SiblingQueue("p", 2, 1.5, ((address, 0.5),)),)),
+            SiblingQueues("r2", ()),
+            PrefixesKnown(address, prompt, 3.0),
+        ]
+        events += [(now, event) for event in dice.sample(heard, 2)]
+    events += [(now, SiblingGone("r2")), (now, PeerLost("east")), (now + 1, PoolRemoved("p"))]
     return events
 
 
