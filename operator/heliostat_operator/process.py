@@ -15,6 +15,7 @@ from heliostat_operator.applier import Applier
 from heliostat_operator.events import EventRecorder
 from heliostat_operator.health import Metrics, serve_health
 from heliostat_operator.lease import Leadership, LeaseLostError
+from heliostat_operator.peer_keeper import PeerKeeper
 from heliostat_operator.pool_events import PoolEventsError, follow_pool_events
 from heliostat_operator.reconciler import Reconciler
 from heliostat_operator.routers import RouterReports
@@ -86,6 +87,7 @@ class Operator:
             events=EventRecorder(api, settings.identity),
             metrics=metrics,
         )
+        self._peers = PeerKeeper(api, settings, session, metrics, routers=self._watches.routers)
         self._leadership = Leadership(
             api,
             namespace=settings.own_namespace,
@@ -103,14 +105,17 @@ class Operator:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch always, work while leading."""
-        async with _running(self._watches.run()) as watching:
+        async with (
+            _running(self._watches.run()) as watching,
+            _running(self._peers.watch()) as watching_peers,
+        ):
             while not stop.is_set():
-                if not await _unless_stopped(self._acquire(), stop, watching):
+                if not await _unless_stopped(self._acquire(), stop, watching, watching_peers):
                     return
                 log.info("leading", identity=self._settings.identity)
                 self._metrics.leader.set(1)
                 try:
-                    await self._lead(stop, watching)
+                    await self._lead(stop, watching, watching_peers)
                 except LeaseLostError as error:
                     log.warning("leadership-lost", reason=str(error))
                     continue
@@ -123,16 +128,17 @@ class Operator:
         await self._watches.wait_synced()
         await self._leadership.acquire()
 
-    async def _lead(self, stop: asyncio.Event, watching: asyncio.Task[Any]) -> None:
+    async def _lead(self, stop: asyncio.Event, *watching: asyncio.Task[Any]) -> None:
         async with (
             _running(self._leadership.hold()) as holding,
             _running(self._follow_events()) as following,
             _running(self._resync()) as resyncing,
             # Who writes ends first: another replica may lead before kopf's thread has ended.
+            _running(self._peers.keep()) as keeping_peers,
             _running(self._load_adapters()) as loading,
             _running(self._reconcile()) as working,
         ):
-            others = (watching, loading, holding, following, resyncing)
+            others = (*watching, keeping_peers, loading, holding, following, resyncing)
             await _unless_stopped(working, stop, *others)
             self._pool_queue.stop()
             await asyncio.wait(

@@ -103,13 +103,17 @@ class RouterReports:
         return Reports(tuple(await asyncio.gather(*(self._fetch(it) for it in addresses))))
 
     async def _fetch(self, address: str) -> Report | None:
-        host = f"[{address}]" if ":" in address else address
-        url = f"http://{host}:{self._admin_port}/endpoints"
-        limits = aiohttp.ClientTimeout(total=REPORT_TIMEOUT_SECONDS)
-        try:
-            async with self._session.get(url, timeout=limits) as response:
-                if response.status != 200:
-                    return None
-                return parse_report(await response.json(content_type=None))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return None
+        return parse_report(
+            await ask_router(self._session, address, self._admin_port, "/endpoints")
+        )
+
+
+async def ask_router(session: aiohttp.ClientSession, address: str, port: int, path: str) -> Any:
+    """Give the JSON that a router's admin port answers; None where it does not."""
+    host = f"[{address}]" if ":" in address else address
+    limits = aiohttp.ClientTimeout(total=REPORT_TIMEOUT_SECONDS)
+    try:
+        async with session.get(f"http://{host}:{port}{path}", timeout=limits) as response:
+            return await response.json(content_type=None) if response.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return None
