@@ -59,7 +59,7 @@ class Observer(Protocol):
 
 
 class Recorder(Protocol):
-    """Keeps the log of (now, event, commands) from which a run can be replayed."""
+    """Follows each step (now, event, commands): to replay a run, or to tell other routers."""
 
     def record(self, now: float, event: Event, commands: Sequence[Command]) -> None:
         """Append one step."""
@@ -88,12 +88,12 @@ class RouterDriver:
     """Feeds events to the core and hands its commands to whoever waits for them."""
 
     def __init__(
-        self, core: Core, *, observer: Observer | None = None, recorder: Recorder | None = None
+        self, core: Core, *, observer: Observer | None = None, recorders: Sequence[Recorder] = ()
     ) -> None:
         self._core = core
         self._loop = asyncio.get_running_loop()
         self._observer = observer
-        self._recorder = recorder
+        self._recorders = list(recorders)
         self._holds: dict[int, asyncio.Future[Verdict]] = {}
         self._open: dict[int, str] = {}
         self._routes: dict[int, tuple[str, ...]] = {}
@@ -101,6 +101,10 @@ class RouterDriver:
         self._alarm: asyncio.TimerHandle | None = None
         # Tickets of a former router may still come in over the access log: start beyond them.
         self._last_ticket = time.time_ns() // 1000
+
+    def add_recorder(self, recorder: Recorder) -> None:
+        """Let one more follow what the core is told and answers."""
+        self._recorders.append(recorder)
 
     @property
     def open_requests(self) -> int:
@@ -200,8 +204,8 @@ class RouterDriver:
         elapsed_seconds = time.perf_counter() - started
         for command in commands:
             self._deliver(command)
-        if self._recorder is not None:
-            self._recorder.record(now, event, commands)
+        for recorder in self._recorders:
+            recorder.record(now, event, commands)
         if self._observer is not None:
             self._observer.on_handled(event, commands, elapsed_seconds)
         return commands

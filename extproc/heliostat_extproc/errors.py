@@ -121,6 +121,7 @@ _FROM_CORE: dict[RejectReason | EvictReason, Reason] = {
     RejectReason.UNKNOWN_POOL: Reason.UNKNOWN_MODEL,
     RejectReason.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
     RejectReason.QUEUE_FULL: Reason.QUEUE_FULL,
+    RejectReason.NOT_SERVED_FOR_PEERS: Reason.NOT_SERVED_FOR_PEERS,
     EvictReason.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
     EvictReason.DEADLINE_PASSED: Reason.DEADLINE_PASSED,
 }

@@ -51,6 +51,7 @@ class PoolSync:
         self._publish = publish
         self._policy = policy
         self._catalog = Catalog()
+        self._model_of_pool: dict[str, str] = {}
         self._wanted: dict[str, PoolUpdated] = {}
         self._told: dict[str, PoolUpdated] = {}
         self._published: dict[str, frozenset[str]] | None = None
@@ -79,6 +80,17 @@ class PoolSync:
         wanted = self._wanted.get(pool)
         return None if wanted is None else wanted.settings.residency
 
+    def pool_of_model(self, model: str) -> str | None:
+        """Name the pool here that serves a model of this canonical name."""
+        resolved = self._catalog.resolve(model)
+        if resolved is None or resolved.adapter is not None or resolved.model != model:
+            return None
+        return resolved.pool
+
+    def model_of_pool(self, pool: str) -> str | None:
+        """Give the canonical name of a pool's model, by which other regions know the pool."""
+        return self._model_of_pool.get(pool)
+
     def endpoints(self) -> frozenset[str]:
         """Every endpoint that the core may pick or that still serves: those worth scraping."""
         picked = {e.address for update in self._told.values() for e in update.endpoints}
@@ -106,6 +118,7 @@ class PoolSync:
         """Put a snapshot in force."""
         self._note_problems(snapshot)
         self._catalog = snapshot.catalog
+        self._model_of_pool = {it.pool: it.model for it in snapshot.catalog.names.values()}
         before, self._wanted = self._wanted, {}
         for pool in snapshot.pools:
             settings = pool.settings

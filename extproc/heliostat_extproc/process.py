@@ -80,7 +80,8 @@ class RouterProcess:
     ) -> None:
         self._settings = settings
         self.telemetry = Telemetry(lambda: core.views(asyncio.get_running_loop().time()))
-        self.driver = RouterDriver(core, observer=self.telemetry, recorder=recorder)
+        recorders = () if recorder is None else (recorder,)
+        self.driver = RouterDriver(core, observer=self.telemetry, recorders=recorders)
         self.ads = AdsServer(lambda addresses: self.pools.on_acked(addresses))
         self.pools = PoolSync(self.driver, self.ads.publish, policy=settings.policy)
         self.access_log = AccessLogServer(self._on_log_event)

@@ -106,7 +106,7 @@ def _parse_residencies(head: dict[str, str], name: str) -> tuple[frozenset[str],
     text = head.get(name)
     if text is None:
         return ()
-    rules = tuple(frozenset(it.strip() for it in rule.split(",")) for rule in text.split(";"))
+    rules = tuple(frozenset(map(str.strip, rule.split(","))) for rule in text.lower().split(";"))
     names = [it for rule in rules for it in rule]
     if len(names) > MOST_RESIDENCY_NAMES or not all(_NAME.fullmatch(it) for it in names):
         raise InputError(

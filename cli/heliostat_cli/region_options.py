@@ -1,0 +1,77 @@
+"""Options that say which region a router is in, and how it proves that to others."""
+
+import argparse
+import platform
+import time
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from heliostat_cli.envoy_options import OptionError
+from heliostat_crds.region_name import RegionName
+from heliostat_extproc.federation.region import Region
+
+_NAMES = TypeAdapter[str](RegionName)
+
+
+def add_region_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of every command that runs a router."""
+    group = parser.add_argument_group("federation, with other regions and with routers of this one")
+    group.add_argument("--region", metavar="NAME", help="name of the region that this router is in")
+    group.add_argument(
+        "--region-group",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a group of regions that it belongs to, which residency rules may name; may be"
+        " repeated",
+    )
+    group.add_argument(
+        "--router-name",
+        default=platform.node() or "router",
+        metavar="NAME",
+        help="tells the region's routers apart (default: the host's name)",
+    )
+    group.add_argument(
+        "--federation-port",
+        type=int,
+        metavar="PORT",
+        help="Envoy's port for other regions' gateways and for the region's own; needs --region and"
+        " one of the next two",
+    )
+    proof = group.add_mutually_exclusive_group()
+    proof.add_argument(
+        "--region-certificates",
+        type=Path,
+        metavar="DIR",
+        help="folder with tls.crt, tls.key and ca.crt in PEM, as cert-manager writes them; the"
+        " certificate holds the region's identity, spiffe://...; read again when it changes",
+    )
+    proof.add_argument(
+        "--region-secret-file",
+        type=Path,
+        metavar="FILE",
+        help="without other regions: a secret that the region's routers share, from which they make"
+        " certificates for each other",
+    )
+
+
+def parse_region(args: argparse.Namespace) -> Region | None:
+    """Translate who the router is; OptionError where the options do not fit."""
+    if args.region is None:
+        if args.region_group or args.federation_port is not None:
+            raise OptionError("--region-group and --federation-port need --region")
+        return None
+    for name in (args.region, *args.region_group):
+        try:
+            _NAMES.validate_python(name)
+        except ValidationError as error:
+            raise OptionError(
+                f"{name!r} names no region: 1 to 63 lower-case letters, digits and `-`"
+            ) from error
+    return Region(
+        name=args.region,
+        router=args.router_name,
+        groups=frozenset(args.region_group),
+        epoch=time.time_ns() // 1_000_000,
+    )
