@@ -56,6 +56,12 @@ class Child:
         if self._process.returncode is not None:
             raise ChildError(f"the {self._name} ended early: {self._last_words()}")
 
+    async def kill(self) -> None:
+        """End it as a lost machine ends: at once. What it has started goes with it (Linux)."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
     async def stop(self) -> None:
         """End it, by force if it does not end in 4 seconds."""
         with suppress(ProcessLookupError):
@@ -78,13 +84,19 @@ class Child:
 
 
 @asynccontextmanager
-async def run_child(name: str, arguments: Sequence[str], folder: Path) -> AsyncIterator[Child]:
+async def run_child(
+    name: str, arguments: Sequence[str], folder: Path, *, temporary: Path | None = None
+) -> AsyncIterator[Child]:
     """Run `heliostat ARGUMENTS` for as long as the block lasts; its log goes to the folder.
 
-    It has a session of its own, so that ^C reaches the demo alone, and a leash, so that it ends
-    with the demo (Linux).
+    A child that is to be killed is given a folder for its temporary files, which nobody else then
+    removes. It has a session of its own, so that ^C reaches the demo alone, and a leash, so that it
+    ends with the demo (Linux).
     """
     log = folder / f"{name}.log"
+    environment = dict(os.environ)
+    if temporary is not None:
+        environment["TMPDIR"] = str(temporary)
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid())),
@@ -92,6 +104,7 @@ async def run_child(name: str, arguments: Sequence[str], folder: Path) -> AsyncI
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
+            env=environment,
             start_new_session=True,
         )
     child = Child(name, process, log)

@@ -1,6 +1,7 @@
-"""Which port the gateway gets. Checked here, for Envoys can share one without noticing."""
+"""Which ports gateways get. Checked here, for Envoys can share one without noticing."""
 
 import socket
+from contextlib import ExitStack
 
 _HOST = "127.0.0.1"
 _USUAL_PORT = 8080
@@ -21,6 +22,18 @@ def choose_port(wanted: int | None) -> int:
         return _bind(_USUAL_PORT)
     except PortError:
         return _bind(0)
+
+
+def free_ports(count: int) -> list[int]:
+    """So many free ports, no two alike. Raises PortError."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        try:
+            for probe in sockets:
+                probe.bind((_HOST, 0))
+        except OSError as error:
+            raise PortError(f"there is no free port on {_HOST}: {error.strerror}") from error
+        return [int(probe.getsockname()[1]) for probe in sockets]
 
 
 def _bind(port: int) -> int:

@@ -48,6 +48,8 @@ class Client:
                     reader.feed(piece, time.perf_counter())
         except TimeoutError:
             return Outcome(failure="timeout")
+        except aiohttp.ClientConnectorError:
+            return Outcome(failure="connection", connected=False)
         except (aiohttp.ClientError, OSError):
             cut = "truncated-stream" if answered else "connection"
             return Outcome(failure=reader.failure or cut)

@@ -93,6 +93,8 @@ class Outcome:
 
     failure: str | None = None
     """The reason in the words of the report; None if it did not fail."""
+    connected: bool = True
+    """False if nobody took the connection, so that the request has never been sent."""
     ttft_seconds: float = 0.0
     e2e_seconds: float = 0.0
     prompt_tokens: int = 0
