@@ -16,12 +16,14 @@ from heliostat_extproc.envoy.ads_stream import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
     ROUTE_TYPE,
+    SECRET_TYPE,
     TYPES,
     Answer,
     EnvoyStream,
     Offer,
     Version,
 )
+from heliostat_extproc.envoy.peer_resources import NO_PEERING, Peering
 from heliostat_extproc.envoy.resources import Resources, ResourceSettings, build_resources
 
 _Context = grpc.aio.ServicerContext[DiscoveryRequest, DiscoveryResponse]
@@ -60,20 +62,22 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
         """The number of connected Envoys."""
         return len(self._streams)
 
-    def publish(self, pools: Mapping[str, Sequence[str]]) -> None:
-        """Make these all the pools (name -> `ip:port` addresses) that Envoys serve.
+    def publish(self, pools: Mapping[str, Sequence[str]], peering: Peering = NO_PEERING) -> None:
+        """Make these all the pools (name -> `ip:port` addresses) and all the peers of Envoys.
 
         Call it again with the whole truth at each change; nothing is sent before the first call.
-        Keep a pool or an endpoint in it until its last request is done. AddressError, and nothing
-        changes, if an address is not `ip:port`.
+        Keep a pool, an endpoint or a peer in it until its last request is done. AddressError, and
+        nothing changes, if an address is not `ip:port`.
         """
-        self.offer(build_resources(pools, self._settings))
+        self.offer(build_resources(pools, self._settings, peering))
 
     def offer(self, resources: Resources) -> None:
         """Make these resources the newest; Envoys that refuse them keep the last good ones."""
         self._renew(CLUSTER_TYPE, resources.clusters)
         self._renew(ENDPOINT_TYPE, resources.assignments, resources.addresses)
         self._renew(ROUTE_TYPE, resources.routes)
+        if resources.secrets:  # a certificate is replaced, never taken back
+            self._renew(SECRET_TYPE, resources.secrets)
         self._wake_all()
 
     def _renew(

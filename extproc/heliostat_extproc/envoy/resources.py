@@ -5,9 +5,8 @@ endpoint assignments change all the time and are built with upb (10,000 endpoint
 """
 
 import functools
-import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -24,7 +23,6 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HeaderValue,
     HeaderValueOption,
     Http1ProtocolOptions,
-    HttpProtocolOptions,
     TcpKeepalive,
     TypedExtensionConfig,
 )
@@ -33,35 +31,52 @@ from envoy_data_plane.envoy.config.route.v3 import (
     HeaderMatcher,
     RetryPolicy,
     RetryPolicyRetryBackOff,
+    RetryPolicyRetryPriority,
     Route,
     RouteAction,
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
 )
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExtProcPerRoute
 from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request.v3 import LeastRequest
 from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 import (
     OverrideHost,
     OverrideHostOverrideHostSource,
 )
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
-    HttpProtocolOptions as UpstreamProtocolOptions,
+from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import (
+    PreviousPrioritiesConfig,
 )
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsExplicitHttpConfig,
 )
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPathSegment
 from envoy_data_plane.google.protobuf import Any
 
 from heliostat_extproc.envoy import wire
-from heliostat_extproc.envoy.bootstrap import (
-    HTTP_PROTOCOL_OPTIONS,
+from heliostat_extproc.envoy.addresses import AddressError, parse_address
+from heliostat_extproc.envoy.control_plane import (
+    STATE_CLUSTER,
     ads_source,
     unlimited_breakers,
+    upstream_protocol,
 )
+from heliostat_extproc.envoy.entrances import EXT_PROC, FEDERATION_ROUTES
+from heliostat_extproc.envoy.federation import FederationSettings
+from heliostat_extproc.envoy.federation_listeners import STATE_PATHS
 from heliostat_extproc.envoy.local_replies import error_headers
+from heliostat_extproc.envoy.peer_resources import (
+    NO_PEERING,
+    Peering,
+    PeerResources,
+    PeerSettings,
+    build_peer_resources,
+)
 from heliostat_extproc.errors import Reason, error_answer
 from heliostat_extproc.paths import PATHS_WITHOUT_ROUTER
+
+__all__ = ["AddressError", "ResourceSettings", "Resources", "build_resources", "parse_address"]
 
 RETRY_ON = "connect-failure,refused-stream,reset,retriable-status-codes"
 RETRIABLE_STATUS_CODES = (502, 503)
@@ -70,13 +85,9 @@ _PROBE_SECONDS = 5
 _PROBES = 3
 
 
-class AddressError(ValueError):
-    """An endpoint address is not `ip:port`, which is all that Envoy takes here."""
-
-
 @dataclass(frozen=True, slots=True)
 class ResourceSettings:
-    """How Envoy treats every pool."""
+    """How Envoy treats every pool, and every peer."""
 
     retries: int = 2
     """Further endpoints tried before the response headers; the fallbacks that a pick names."""
@@ -88,6 +99,9 @@ class ResourceSettings:
     """A connection on which nothing has come for this long is probed; without an answer it is
     broken 15 s later. A node that is lost closes no connections: its requests would wait for ever.
     """
+    federation: FederationSettings | None = None
+    """As Envoy's bootstrap has it; None: peers are left out."""
+    peers: PeerSettings = field(default_factory=PeerSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +112,32 @@ class Resources:
     assignments: Mapping[str, bytes]
     routes: Mapping[str, bytes]
     addresses: Mapping[str, frozenset[str]]
+    """Of pools alone."""
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def build_resources(pools: Mapping[str, Sequence[str]], settings: ResourceSettings) -> Resources:
-    """Translate pools (name -> `ip:port` addresses); AddressError names the first bad address."""
+def build_resources(
+    pools: Mapping[str, Sequence[str]],
+    settings: ResourceSettings,
+    peering: Peering = NO_PEERING,
+) -> Resources:
+    """Translate pools (name -> `ip:port` addresses) and what is known of other gateways.
+
+    AddressError names the first bad address.
+    """
     names = sorted(pools)
     only_pool = names[0] if len(names) == 1 else None
+    clusters = {wire.cluster_name(name): _serialized_cluster(name, settings) for name in names}
+    assignments = {wire.cluster_name(name): build_assignment(name, pools[name]) for name in names}
+    peers = PeerResources()
+    if settings.federation is not None:
+        peers = build_peer_resources(peering, settings.federation, settings.peers)
     return Resources(
-        clusters={wire.cluster_name(name): _serialized_cluster(name, settings) for name in names},
-        assignments={
-            wire.cluster_name(name): build_assignment(name, pools[name]) for name in names
-        },
-        routes={wire.ROUTES_NAME: _serialized_routes(only_pool, settings)},
+        clusters={**clusters, **peers.clusters},
+        assignments={**assignments, **peers.assignments},
+        routes=_serialized_routes(only_pool, settings),
         addresses={wire.cluster_name(name): frozenset(pools[name]) for name in names},
+        secrets=peers.secrets,
     )
 
 
@@ -120,21 +147,12 @@ def _serialized_cluster(pool: str, settings: ResourceSettings) -> bytes:
 
 
 @functools.lru_cache(maxsize=8)
-def _serialized_routes(only_pool: str | None, settings: ResourceSettings) -> bytes:
-    return bytes(build_routes(only_pool, settings))
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Split `ip:port` (`[ip]:port` for IPv6); AddressError where it is anything else."""
-    host, _, port = address.rpartition(":")
-    try:
-        ip = ipaddress.ip_address(host[1:-1] if host.startswith("[") else host)
-        number = int(port)
-    except ValueError as error:
-        raise AddressError(f"{address!r} is not ip:port") from error
-    if not 0 < number < 65536 or (ip.version == 6) != host.startswith("["):
-        raise AddressError(f"{address!r} is not ip:port")
-    return str(ip), number
+def _serialized_routes(only_pool: str | None, settings: ResourceSettings) -> Mapping[str, bytes]:
+    routes = build_routes(only_pool, settings)
+    pools = bytes(routes)
+    routes.name = FEDERATION_ROUTES
+    routes.virtual_hosts[0].routes.insert(0, _state_route())
+    return {wire.ROUTES_NAME: pools, FEDERATION_ROUTES: bytes(routes)}
 
 
 def build_assignment(pool: str, addresses: Sequence[str]) -> bytes:
@@ -152,14 +170,7 @@ def build_assignment(pool: str, addresses: Sequence[str]) -> bytes:
 
 def build_cluster(pool: str, settings: ResourceSettings) -> Cluster:
     """Build a cluster that sends each request where the router says, over HTTP/1.1."""
-    http1 = UpstreamProtocolOptions(
-        common_http_protocol_options=HttpProtocolOptions(
-            idle_timeout=timedelta(seconds=settings.keepalive_seconds)
-        ),
-        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
-            http_protocol_options=Http1ProtocolOptions()
-        ),
-    )
+    http1 = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
     return Cluster(
         name=wire.cluster_name(pool),
         type=ClusterDiscoveryType.EDS,
@@ -173,7 +184,9 @@ def build_cluster(pool: str, settings: ResourceSettings) -> Cluster:
             )
         ),
         circuit_breakers=unlimited_breakers(),
-        typed_extension_protocol_options={HTTP_PROTOCOL_OPTIONS: Any.pack(http1)},
+        typed_extension_protocol_options=upstream_protocol(
+            http1, idle_timeout=timedelta(seconds=settings.keepalive_seconds)
+        ),
         load_balancing_policy=_policy(
             "envoy.load_balancing_policies.override_host",
             OverrideHost(
@@ -206,15 +219,15 @@ def build_routes(only_pool: str | None, settings: ResourceSettings) -> RouteConf
     The router names the cluster in a header, so the routes need not change when pools do: Envoy
     keeps a request on the route table of its arrival, however long the router holds it.
     """
-    steered = RouteMatch(
-        prefix="/", headers=[HeaderMatcher(name=wire.CLUSTER_HEADER, present_match=True)]
-    )
-    routes = [_route(steered, settings, cluster_header=wire.CLUSTER_HEADER)]
+    retry = _retry_policy(settings.retries)
+    routes = [
+        _route(_steered(StringMatcher(prefix=wire.peer_cluster(""))), _way_back(), None),
+        _route(_steered(None), retry, None),
+    ]
     if only_pool is not None:
         cluster = wire.cluster_name(only_pool)
         routes += [
-            _route(RouteMatch(path=path), settings, cluster=cluster)
-            for path in sorted(PATHS_WITHOUT_ROUTER)
+            _route(RouteMatch(path=path), retry, cluster) for path in sorted(PATHS_WITHOUT_ROUTER)
         ]
     routes.append(_unrouted(RouteMatch(prefix="/")))
     return RouteConfiguration(
@@ -230,31 +243,57 @@ def build_routes(only_pool: str | None, settings: ResourceSettings) -> RouteConf
     )
 
 
-def _route(
-    match: RouteMatch,
-    settings: ResourceSettings,
-    *,
-    cluster: str = "",
-    cluster_header: str | None = None,
-) -> Route:
-    action = RouteAction(
-        timeout=timedelta(0),
-        idle_timeout=timedelta(0),
-        retry_policy=RetryPolicy(
-            retry_on=RETRY_ON,
-            num_retries=settings.retries,
-            retriable_status_codes=list(RETRIABLE_STATUS_CODES),
-            retry_back_off=RetryPolicyRetryBackOff(
-                base_interval=timedelta(milliseconds=1),
-                max_interval=timedelta(milliseconds=10),
-            ),
-        ),
-    )
-    if cluster_header is not None:
-        action.cluster_header = cluster_header
+def _steered(cluster: StringMatcher | None) -> RouteMatch:
+    """Match what the router sends to such a cluster, or to any."""
+    header = HeaderMatcher(name=wire.CLUSTER_HEADER)
+    if cluster is None:
+        header.present_match = True
+    else:
+        header.string_match = cluster
+    return RouteMatch(prefix="/", headers=[header])
+
+
+def _route(match: RouteMatch, retry: RetryPolicy, cluster: str | None) -> Route:
+    """Send requests to this cluster, or to the one that the router names."""
+    action = RouteAction(timeout=timedelta(0), idle_timeout=timedelta(0), retry_policy=retry)
+    if cluster is None:
+        action.cluster_header = wire.CLUSTER_HEADER
     else:
         action.cluster = cluster
     return Route(match=match, route=action)
+
+
+def _state_route() -> Route:
+    """Lead peers' state streams to the router itself, which is not asked where they go."""
+    return Route(
+        match=RouteMatch(prefix=STATE_PATHS),
+        route=RouteAction(cluster=STATE_CLUSTER, timeout=timedelta(0), idle_timeout=timedelta(0)),
+        typed_per_filter_config={EXT_PROC: Any.pack(ExtProcPerRoute(disabled=True))},
+    )
+
+
+def _retry_policy(retries: int) -> RetryPolicy:
+    return RetryPolicy(
+        retry_on=RETRY_ON,
+        num_retries=retries,
+        retriable_status_codes=list(RETRIABLE_STATUS_CODES),
+        retry_back_off=RetryPolicyRetryBackOff(
+            base_interval=timedelta(milliseconds=1), max_interval=timedelta(milliseconds=10)
+        ),
+    )
+
+
+def _way_back() -> RetryPolicy:
+    """Retry once, at the priority that has not been tried: a peer's cluster has the return there.
+
+    Its answer is final, a 503 too: the router has given it.
+    """
+    policy = _retry_policy(1)
+    policy.retry_priority = RetryPolicyRetryPriority(
+        name="envoy.retry_priorities.previous_priorities",
+        typed_config=Any.pack(PreviousPrioritiesConfig(update_frequency=1)),
+    )
+    return policy
 
 
 def _unrouted(match: RouteMatch) -> Route:

@@ -6,12 +6,10 @@ Each file appears whole, since Envoy may start at any time.
 from dataclasses import dataclass
 from pathlib import Path
 
-from heliostat_extproc.envoy.bootstrap import (
-    ACTIVE_REQUESTS_STAT,
-    BootstrapSettings,
-    bootstrap_json,
-)
+from heliostat_extproc.envoy.active_requests import REQUEST_STATS, STATE_STREAMS_STAT
+from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from heliostat_extproc.envoy.client_tls import ClientTls, sds_json
+from heliostat_extproc.envoy.federation import FederationSettings
 
 _DRAIN_BODY = Path(__file__).with_name("drain.sh")
 
@@ -33,6 +31,8 @@ class SidecarSettings:
     tls_key: Path | None = None
     """PEM file of its private key, as Envoy sees it."""
     tls_port: int = 8443
+    federation: FederationSettings | None = None
+    """How other gateways come in; its sockets are as Envoy sees them."""
     drain_seconds: float = 30.0
     """How long requests in flight may take to end."""
 
@@ -51,6 +51,7 @@ def sidecar_files(settings: SidecarSettings) -> dict[str, str]:
             listen_port=settings.listen_port,
             client_tls=tls,
             ready_port=settings.ready_port,
+            federation=settings.federation,
         )
     )
     return files
@@ -61,7 +62,8 @@ def drain_script(admin_port: int, drain_seconds: float) -> str:
     settings = (
         f"admin_port={admin_port}",
         f"default_limit={drain_seconds:.0f}",
-        f"active_requests_stat={ACTIVE_REQUESTS_STAT}",
+        f"request_stats=({' '.join(REQUEST_STATS)})",
+        f"state_streams_stat={STATE_STREAMS_STAT}",
     )
     return "\n".join(("#!/bin/bash", *settings, "", _DRAIN_BODY.read_text()))
 

@@ -93,7 +93,7 @@ class CertificateFolder:
 
     folder: Path
 
-    def version(self, now: datetime) -> tuple[int, ...]:  # noqa: ARG002 - files tell by themselves
+    def version(self, now: datetime) -> tuple[int, ...]:
         """Tell one state of the files from another."""
         return _file_version(self._certificate, self._key, self._authority)
 
@@ -212,12 +212,12 @@ class RegionCertificates:
     @property
     def identity(self) -> str | None:
         """This region's own URI; None while there has been no certificate."""
-        return self.current and self.current.identity
+        return None if self.current is None else self.current.identity
 
     @property
     def expires_at(self) -> datetime | None:
         """When the certificate in use ends."""
-        return self.current and self.current.expires_at
+        return None if self.current is None else self.current.expires_at
 
     def refresh(self) -> bool:
         """Read the source if it has changed, or could not be used; True with a new certificate."""

@@ -13,6 +13,7 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from heliostat_extproc.certificates import make_self_signed
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
+from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.envoy.resources import (
     AddressError,
     ResourceSettings,
@@ -23,7 +24,9 @@ from heliostat_extproc.envoy.sidecar import SidecarSettings, publish_files, side
 
 
 @pytest.mark.gateway
-@pytest.mark.parametrize("kind", ["own", "sidecar", "sidecar-tls", "sidecar-ipv6"])
+@pytest.mark.parametrize(
+    "kind", ["own", "sidecar", "sidecar-tls", "sidecar-ipv6", "sidecar-federation"]
+)
 def test_envoy_accepts_the_bootstrap(tmp_path: Path, kind: str) -> None:
     """Envoy's own validation finds nothing wrong and nothing deprecated."""
     if kind == "own":
@@ -56,6 +59,11 @@ def _sidecar(folder: Path, kind: str) -> SidecarSettings:
         listen_address="::" if kind == "sidecar-ipv6" else "0.0.0.0",
         tls_certificate=folder / "tls.crt" if has_tls else None,
         tls_key=folder / "tls.key" if has_tls else None,
+        federation=(
+            FederationSettings.beside(folder / "router.sock", 8444)
+            if kind == "sidecar-federation"
+            else None
+        ),
     )
 
 
