@@ -11,13 +11,16 @@ from typing import Protocol
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.events import (
     MetricsScraped,
+    PrefixesKnown,
     ScrapeFailed,
     SiblingQueues,
     SiblingSent,
     SiblingTold,
 )
 
-RelayedEvent = SiblingSent | SiblingTold | MetricsScraped | ScrapeFailed | SiblingQueues
+RelayedEvent = (
+    SiblingSent | SiblingTold | MetricsScraped | ScrapeFailed | SiblingQueues | PrefixesKnown
+)
 """What the routers of one region tell each other. The receiver puts in the sibling's name: what it
 is on the sender's side means nothing."""
 
@@ -27,8 +30,6 @@ class PoolState:
     """One pool, which is known among regions by the canonical name of its model."""
 
     capacity: PoolCapacity
-    adapters: frozenset[str] | None = None
-    """The LoRA adapters that some endpoint serves; None: any."""
     draining: bool = False
     """It serves what it has, and takes nothing new."""
 

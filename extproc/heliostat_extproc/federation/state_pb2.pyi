@@ -121,7 +121,7 @@ class Received(_message.Message):
     def __init__(self, origin: _Optional[str] = ..., requests: _Optional[int] = ...) -> None: ...
 
 class Relayed(_message.Message):
-    __slots__ = ("sent", "attempt_started", "attempt_failed", "measured", "finished", "queues", "scraped", "scrape_failed")
+    __slots__ = ("sent", "attempt_started", "attempt_failed", "measured", "finished", "queues", "scraped", "scrape_failed", "prefixes_known")
     SENT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_STARTED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FAILED_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +130,7 @@ class Relayed(_message.Message):
     QUEUES_FIELD_NUMBER: _ClassVar[int]
     SCRAPED_FIELD_NUMBER: _ClassVar[int]
     SCRAPE_FAILED_FIELD_NUMBER: _ClassVar[int]
+    PREFIXES_KNOWN_FIELD_NUMBER: _ClassVar[int]
     sent: Sent
     attempt_started: AttemptStarted
     attempt_failed: AttemptFailed
@@ -138,7 +139,8 @@ class Relayed(_message.Message):
     queues: Queues
     scraped: Scraped
     scrape_failed: ScrapeFailed
-    def __init__(self, sent: _Optional[_Union[Sent, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_failed: _Optional[_Union[AttemptFailed, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., queues: _Optional[_Union[Queues, _Mapping]] = ..., scraped: _Optional[_Union[Scraped, _Mapping]] = ..., scrape_failed: _Optional[_Union[ScrapeFailed, _Mapping]] = ...) -> None: ...
+    prefixes_known: PrefixesKnown
+    def __init__(self, sent: _Optional[_Union[Sent, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_failed: _Optional[_Union[AttemptFailed, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., queues: _Optional[_Union[Queues, _Mapping]] = ..., scraped: _Optional[_Union[Scraped, _Mapping]] = ..., scrape_failed: _Optional[_Union[ScrapeFailed, _Mapping]] = ..., prefixes_known: _Optional[_Union[PrefixesKnown, _Mapping]] = ...) -> None: ...
 
 class Sent(_message.Message):
     __slots__ = ("ticket", "pool", "block_keys", "prompt_bytes", "max_output_tokens", "adapter", "affinity_key", "origin", "hold_seconds", "residency", "endpoint", "age_seconds")
@@ -225,14 +227,24 @@ class Queues(_message.Message):
     def __init__(self, queues: _Optional[_Iterable[_Union[Queue, _Mapping]]] = ...) -> None: ...
 
 class Queue(_message.Message):
-    __slots__ = ("pool", "queued", "oldest_seconds")
+    __slots__ = ("pool", "queued", "oldest_seconds", "held")
     POOL_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     OLDEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     pool: str
     queued: int
     oldest_seconds: float
-    def __init__(self, pool: _Optional[str] = ..., queued: _Optional[int] = ..., oldest_seconds: _Optional[float] = ...) -> None: ...
+    held: _containers.RepeatedCompositeFieldContainer[Held]
+    def __init__(self, pool: _Optional[str] = ..., queued: _Optional[int] = ..., oldest_seconds: _Optional[float] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
+
+class Held(_message.Message):
+    __slots__ = ("endpoint", "oldest_seconds")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    endpoint: str
+    oldest_seconds: float
+    def __init__(self, endpoint: _Optional[str] = ..., oldest_seconds: _Optional[float] = ...) -> None: ...
 
 class Scraped(_message.Message):
     __slots__ = ("endpoint", "running_requests", "waiting_requests", "kv_cache_utilization", "finished_requests", "prompt_tokens", "generation_tokens", "prefix_query_tokens", "prefix_hit_tokens", "first_tokens", "kv_capacity_tokens")
@@ -265,3 +277,13 @@ class ScrapeFailed(_message.Message):
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     endpoint: str
     def __init__(self, endpoint: _Optional[str] = ...) -> None: ...
+
+class PrefixesKnown(_message.Message):
+    __slots__ = ("endpoint", "block_keys", "age_seconds")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_KEYS_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    endpoint: str
+    block_keys: _containers.RepeatedScalarFieldContainer[int]
+    age_seconds: float
+    def __init__(self, endpoint: _Optional[str] = ..., block_keys: _Optional[_Iterable[int]] = ..., age_seconds: _Optional[float] = ...) -> None: ...

@@ -1,0 +1,129 @@
+"""Another region, as its routers describe it on one stream after the other: told to the core."""
+
+from collections.abc import Callable, Iterable
+
+from heliostat_extproc.federation.link import Link, LinkError
+from heliostat_extproc.federation.protocol import BLOCK_KEY_SCHEME, is_name
+from heliostat_extproc.federation.reception import Reception, RegionView
+from heliostat_extproc.federation.reports import LinkReason, RemotePool
+from heliostat_extproc.federation.slots import Slot
+from heliostat_extproc.federation.state_pb2 import Hello, WatchResponse
+from heliostat_routing.capacity import PoolCapacity, combine
+from heliostat_routing.events import Event, PeerLost, RegionStateReceived
+
+Capacities = tuple[tuple[str, PoolCapacity], ...]
+
+
+class FarRegion:
+    """What one region says. `link` is set once, right after it is made.
+
+    A silent region's state is forgotten, and the core hears of it as lost. While it is heard,
+    `repeat` tells the core again that what it has said still holds.
+    """
+
+    link: Link
+
+    def __init__(
+        self,
+        region: str,
+        own_origin: str,
+        *,
+        submit: Callable[[Event], object],
+        pool_of_model: Callable[[str], str | None],
+        on_reachability: Callable[[str, bool], None],
+    ) -> None:
+        self.region = region
+        self._own_origin = own_origin
+        self._submit = submit
+        self._pool_of_model = pool_of_model
+        self._on_reachability = on_reachability
+        self._reception = Reception(region)
+        self._view = RegionView()
+        self._block_keys_differ = False
+
+    @property
+    def reason(self) -> LinkReason:
+        """Why the link is as it is."""
+        if not self.link.heard:
+            return self.link.problem
+        if self._block_keys_differ:
+            return LinkReason.BLOCK_KEYS_DIFFER
+        return LinkReason.STATE_REFUSED if self._reception.refused else LinkReason.HEARD
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """The region's routers whose state is known."""
+        return tuple(sorted(self._view.slots))
+
+    def pools(self) -> tuple[RemotePool, ...]:
+        """Describe the pools there, under the names of their models."""
+        said: dict[str, list[PoolCapacity]] = {}
+        for slot in self._view.slots.values():
+            for model, pool in slot.state.pools.items():
+                if not pool.draining:
+                    said.setdefault(model, []).append(pool.capacity)
+        return tuple(_remote_pool(model, combine(said[model])) for model in sorted(said))
+
+    def on_hello(self, hello: Hello) -> None:
+        """A stream begins, of which nothing is known yet."""
+        if hello.region != self.region or not is_name(hello.router):
+            raise LinkError(LinkReason.WRONG_PLACE, f"it is {hello.region[:100]!r}")
+        self._block_keys_differ = hello.block_key_scheme != BLOCK_KEY_SCHEME
+        self._reception = Reception(self.region, heads=not self._block_keys_differ)
+
+    def on_response(self, response: WatchResponse) -> None:
+        """Take over what is new; the core hears of it at once, if the region is heard."""
+        if response.slots or response.gone_writers or response.HasField("hello"):
+            self._reception.receive(response.slots, response.gone_writers)
+            changed = self._view.take(self._reception.slots)
+            if self.link.heard:
+                self._tell(self._view.slots[writer] for writer in changed)
+
+    def on_heard(self, *, heard: bool) -> None:
+        """Tell the core, and whoever watches reachability."""
+        self._on_reachability(self.region, heard)
+        if heard:
+            self.repeat()
+        else:
+            self._view.clear()
+            self._submit(PeerLost(self.region))
+
+    def on_broken(self) -> None:
+        """A stream that breaks says nothing of the region: its silence does."""
+
+    def repeat(self) -> None:
+        """Tell the core all that still holds."""
+        if self.link.heard:
+            self._tell(self._view.slots.values())
+
+    def _tell(self, slots: Iterable[Slot]) -> None:
+        for slot in list(slots):
+            self._submit(
+                RegionStateReceived(
+                    region=self.region,
+                    writer=slot.writer,
+                    capacities=self._capacities(slot),
+                    received=slot.state.received.get(self._own_origin, 0),
+                    round_trip_seconds=self.link.liveness.round_trip_seconds,
+                    heads=slot.state.heads,
+                )
+            )
+
+    def _capacities(self, slot: Slot) -> Capacities:
+        """The capacities under the names of the pools here that serve the same models."""
+        capacities: dict[str, PoolCapacity] = {}
+        for model, pool in slot.state.pools.items():
+            here = None if pool.draining else self._pool_of_model(model)
+            if here is not None:
+                capacities.setdefault(here, pool.capacity)
+        return tuple(capacities.items())
+
+
+def _remote_pool(model: str, capacity: PoolCapacity) -> RemotePool:
+    return RemotePool(
+        pool=model,
+        free=capacity.free,
+        queued=capacity.queued,
+        wait_seconds=capacity.wait_seconds(capacity.queued),
+        load=capacity.load,
+    )

@@ -1,0 +1,263 @@
+"""One stream to a region, or to a router of this one: opened again and again, and listened to.
+
+Envoy does the connecting, by the stream's authority, and has all certificates. Whether the other
+end is heard outlives a stream: one that breaks and comes back at once has lost nothing.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Protocol, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from heliostat_extproc.federation.liveness import Liveness
+from heliostat_extproc.federation.protocol import LARGEST_MESSAGE_BYTES, WATCH_PATH
+from heliostat_extproc.federation.reports import LinkReason
+from heliostat_extproc.federation.state_pb2 import Hello, WatchRequest, WatchResponse
+
+_log = structlog.get_logger(__name__)
+
+_Call: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
+
+
+class LinkError(Exception):
+    """A stream is of no use; `reason` is from a closed set."""
+
+    def __init__(self, reason: LinkReason, detail: str = "") -> None:
+        super().__init__(detail or reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """When to ping, when to give up, and when to try again."""
+
+    ping_seconds: float = 0.05
+    pings_per_second: float = 200.0
+    """Of all links together: the more there are, the less often each is pinged."""
+    silent_seconds: float = 0.5
+    """Without an echo, beside the round trip: then the other end is not heard any more."""
+    silent_pings: int = 3
+    """So many pings at least go without an echo before that."""
+    never_heard_seconds: float = 3.0
+    """How long it may take at the start of the router until the other end is first heard."""
+    hung_seconds: float = 2.0
+    """A stream on which nothing is heard for so long, beside the round trip, is opened anew."""
+    shortest_backoff_seconds: float = 0.1
+    longest_backoff_seconds: float = 2.0
+
+    def ping_interval_seconds(self, links: int) -> float:
+        """How often each of so many links is pinged."""
+        return max(self.ping_seconds, links / self.pings_per_second)
+
+    def silence_seconds(self, links: int) -> float:
+        """How long no echo comes, beside the round trip, until the other end is not heard."""
+        return max(self.silent_seconds, self.silent_pings * self.ping_interval_seconds(links))
+
+
+class FarEnd(Protocol):
+    """Takes what the other end says."""
+
+    def on_hello(self, hello: Hello) -> None:
+        """A stream begins; LinkError if it is not to this router."""
+        ...
+
+    def on_response(self, response: WatchResponse) -> None:
+        """Take over what it says."""
+        ...
+
+    def on_heard(self, *, heard: bool) -> None:
+        """It is heard from now on, or not any more."""
+        ...
+
+    def on_broken(self) -> None:
+        """A stream that had begun is over."""
+        ...
+
+
+class Link:
+    """Keeps one stream open until it is cancelled.
+
+    `ping_interval_seconds` is asked before each wait. `check` is to be called often: it finds that
+    nothing is heard, also while a stream hangs or cannot be opened.
+    """
+
+    def __init__(
+        self,
+        destination: str,
+        socket: Path,
+        hello: Hello,
+        far_end: FarEnd,
+        *,
+        settings: LinkSettings,
+        ping_interval_seconds: Callable[[], float],
+        clock: Callable[[], float],
+        random: Random,
+        on_failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.destination = destination
+        self.liveness = Liveness()
+        self.heard: bool | None = None
+        """None until it is decided for the first time."""
+        self.problem = LinkReason.NOT_HEARD_YET
+        """Why it is not heard, if it is not or would not be soon."""
+        self._socket = socket
+        self._hello = hello
+        self._far_end = far_end
+        self._settings = settings
+        self._ping_interval_seconds = ping_interval_seconds
+        self._clock = clock
+        self._random = random
+        self._on_failed = on_failed
+        self._call: _Call | None = None
+        self._began_at = self._opened_at = clock()
+        self._failures = 0
+
+    def check(self, now: float, silence_seconds: float) -> None:
+        """Find out whether the other end is heard no more."""
+        silent = self.liveness.silent_seconds(now)
+        if self.heard is None:
+            if now - self._began_at > self._settings.never_heard_seconds:
+                self._decide(heard=False)
+        elif self.heard and silent is not None and silent > silence_seconds:
+            self._decide(heard=False)
+        hung_seconds = self._settings.hung_seconds + (self.liveness.round_trip_seconds or 0.0)
+        heard_at = max(self.liveness.heard_at or self._opened_at, self._opened_at)
+        if self._call is not None and now - heard_at > hung_seconds:
+            self.restart()
+
+    def restart(self) -> None:
+        """Open the stream anew."""
+        if self._call is not None:
+            self._call.cancel()
+
+    async def run(self) -> None:
+        """Keep the stream open."""
+        async with self._channel() as channel:
+            watch = channel.stream_stream(WATCH_PATH, None, None)
+            while True:
+                try:
+                    await self._follow(watch)
+                except LinkError as error:
+                    self._on_problem(error.reason, str(error))
+                except Exception:  # whatever it is, it must not end the router
+                    _log.exception("link failed", destination=self.destination)
+                    self._on_problem(LinkReason.PROTOCOL_ERROR, "it failed")
+                self._on_failed()
+                await asyncio.sleep(self._backoff_seconds())
+
+    def _channel(self) -> grpc.aio.Channel:
+        backoff_ms = int(self._settings.shortest_backoff_seconds * 1000)
+        return grpc.aio.insecure_channel(
+            f"unix:{self._socket}",
+            options=(
+                ("grpc.default_authority", self.destination),
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+                ("grpc.initial_reconnect_backoff_ms", backoff_ms),
+                ("grpc.min_reconnect_backoff_ms", backoff_ms),
+                ("grpc.max_reconnect_backoff_ms", 10 * backoff_ms),
+            ),
+        )
+
+    async def _follow(self, watch: grpc.aio.StreamStreamMultiCallable[bytes, bytes]) -> None:
+        """Open one stream and listen until it ends, which it does by raising LinkError."""
+        call = self._call = watch(None)
+        self._opened_at = self._clock()
+        pings = asyncio.create_task(self._ping(call))
+        begun = False
+        try:
+            while True:
+                response = await self._read(call)
+                if not begun:
+                    if not response.HasField("hello"):
+                        raise LinkError(LinkReason.PROTOCOL_ERROR, "no hello")
+                    self._far_end.on_hello(response.hello)
+                    begun = True
+                self._on_response(response)
+        except grpc.RpcError as error:
+            raise _link_error(error) from error
+        finally:
+            self._call = None
+            pings.cancel()
+            call.cancel()
+            if begun:
+                self._far_end.on_broken()
+
+    async def _read(self, call: _Call) -> WatchResponse:
+        try:
+            message = await call.read()
+        except asyncio.CancelledError as error:
+            if call.cancelled() and not _is_cancelling():
+                raise LinkError(self.problem, "opened anew") from error
+            raise
+        if not isinstance(message, bytes):
+            raise LinkError(LinkReason.CONNECTION_FAILED, "the other end has closed the stream")
+        try:
+            return WatchResponse.FromString(message)
+        except DecodeError as error:
+            raise LinkError(LinkReason.PROTOCOL_ERROR, "not a message") from error
+
+    async def _ping(self, call: _Call) -> None:
+        request = WatchRequest(hello=self._hello)
+        try:
+            while True:
+                request.ping = self.liveness.ping(self._clock())
+                await call.write(request.SerializeToString())
+                request = WatchRequest()
+                await asyncio.sleep(self._ping_interval_seconds())
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return  # the reader learns why
+
+    def _on_response(self, response: WatchResponse) -> None:
+        self._far_end.on_response(response)
+        if not (response.HasField("pong") and self.liveness.on_echo(response.pong, self._clock())):
+            return
+        self._failures, self.problem = 0, LinkReason.SILENT
+        if not self.heard:
+            self._decide(heard=True)
+
+    def _decide(self, *, heard: bool) -> None:
+        self.heard = heard
+        if heard:
+            _log.info("link works", destination=self.destination)
+        else:
+            _log.warning("link lost", destination=self.destination, reason=self.problem.value)
+        self._far_end.on_heard(heard=heard)
+
+    def _on_problem(self, reason: LinkReason, detail: str) -> None:
+        if reason is not self.problem:
+            _log.info("stream ended", link=self.destination, reason=reason.value, detail=detail)
+        self.problem = reason
+
+    def _backoff_seconds(self) -> float:
+        settings = self._settings
+        doubled = settings.shortest_backoff_seconds * float(2 ** min(self._failures, 16))
+        self._failures += 1
+        return min(doubled, settings.longest_backoff_seconds) * (0.5 + 0.5 * self._random.random())
+
+
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _link_error(error: grpc.RpcError) -> LinkError:
+    code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+    detail = (error.details() or "") if isinstance(error, grpc.aio.AioRpcError) else str(error)
+    reason = _REASONS.get(code, LinkReason.CONNECTION_FAILED)
+    return LinkError(reason, detail[:200])
+
+
+_REASONS: dict[grpc.StatusCode | None, LinkReason] = {
+    grpc.StatusCode.PERMISSION_DENIED: LinkReason.IDENTITY_REFUSED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: LinkReason.TOO_MANY_WATCHERS,
+    grpc.StatusCode.INVALID_ARGUMENT: LinkReason.PROTOCOL_ERROR,
+    grpc.StatusCode.UNIMPLEMENTED: LinkReason.PROTOCOL_ERROR,
+    grpc.StatusCode.INTERNAL: LinkReason.PROTOCOL_ERROR,
+}

@@ -1,0 +1,259 @@
+"""The State service: routers of other regions and of this one watch what this router says.
+
+Who they are is what Envoy has verified of their certificates. What a watcher can cost is bounded:
+its streams, the rate of its pings, and what is written for it, which is never more than it takes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from heliostat_extproc.envoy.wire import IDENTITY_HEADER
+from heliostat_extproc.federation.identity import parse_identity
+from heliostat_extproc.federation.protocol import STATE_SERVICE, WATCH_METHOD
+from heliostat_extproc.federation.publication import Publication, WatcherRecord
+from heliostat_extproc.federation.relay import RelayQueue
+from heliostat_extproc.federation.state_pb2 import Hello, WatchRequest, WatchResponse
+
+_Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+_log = structlog.get_logger(__name__)
+
+
+class WatchRefusedError(Exception):
+    """Who asks may not watch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who watches: a router of another region by its name REGION/ROUTER, or a sibling."""
+
+    name: str
+    is_sibling: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What watchers may cost."""
+
+    watchers_per_identity: int = 64
+    hello_seconds: float = 5.0
+    """How long a watcher may take to introduce itself."""
+    pings_per_second: float = 100.0
+    """Beyond that a watcher is not read from."""
+    ping_burst: int = 50
+    state_bytes_per_second: float = 100_000.0
+    """For one watcher: what is told at once delays what is told next."""
+
+
+@dataclass(eq=False, slots=True)
+class _Watcher:
+    identity: str
+    hello: Hello
+    record: WatcherRecord
+    relay: RelayQueue | None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ping: int | None = None
+    state_at: float = 0.0
+    """The earliest instant for the next part of the state."""
+    over: str | None = None
+    """Why it may not watch any more."""
+
+
+class StateServicer:
+    """Serves the Watch streams.
+
+    `admit` says who watches, from identity and hello, or raises WatchRefusedError. `open_relay`
+    makes the queue of a sibling, `close_relay` is given it back.
+    """
+
+    def __init__(
+        self,
+        hello: Hello,
+        publication: Publication,
+        *,
+        admit: Callable[[str, Hello], Admission],
+        open_relay: Callable[[], RelayQueue],
+        close_relay: Callable[[RelayQueue], None],
+        clock: Callable[[], float],
+        settings: ServerSettings | None = None,
+    ) -> None:
+        self._hello = hello
+        self._publication = publication
+        self._admit = admit
+        self._open_relay = open_relay
+        self._close_relay = close_relay
+        self._clock = clock
+        self._settings = settings or ServerSettings()
+        self._watchers: dict[tuple[str, str], _Watcher] = {}
+
+    @property
+    def watchers(self) -> frozenset[str]:
+        """Name the routers that watch, by region and name."""
+        return frozenset(f"{it.hello.region}/{it.hello.router}" for it in self._watchers.values())
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the service."""
+
+        async def watch(_requests: object, context: _Context) -> None:
+            await self._watch(context)
+
+        method = grpc.stream_stream_rpc_method_handler(watch)
+        handler: grpc.GenericRpcHandler[Any, Any] = grpc.method_handlers_generic_handler(
+            STATE_SERVICE, {WATCH_METHOD: method}
+        )
+        server.add_generic_rpc_handlers((handler,))
+
+    def wake_lacking(self) -> None:
+        """Tell the watchers that lack something of the state, as far as it is time."""
+        now = self._clock()
+        for watcher in self._watchers.values():
+            if now >= watcher.state_at and watcher.record.lacks(self._publication):
+                watcher.wake.set()
+
+    def wake_siblings(self) -> None:
+        """Tell the siblings what was relayed."""
+        for watcher in self._watchers.values():
+            if watcher.relay is not None:
+                watcher.wake.set()
+
+    def recheck(self) -> None:
+        """End the streams of those that may not watch any more."""
+        for watcher in self._watchers.values():
+            try:
+                self._admit(watcher.identity, watcher.hello)
+            except WatchRefusedError as error:
+                watcher.over = str(error)
+                watcher.wake.set()
+
+    async def _watch(self, context: _Context) -> None:
+        identity = _identity(context)
+        if identity is None:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no verified identity")
+        request = await self._first_request(context)
+        try:
+            admission = self._admit(identity, request.hello)
+        except WatchRefusedError as error:
+            _log.warning("watcher refused", identity=identity, problem=str(error))
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        watcher = _Watcher(
+            identity,
+            request.hello,
+            WatcherRecord(None if admission.is_sibling else admission.name),
+            self._open_relay() if admission.is_sibling else None,
+        )
+        try:
+            await self._enter(watcher, context)
+            await self._converse(watcher, request, context)
+        finally:
+            self._leave(watcher)
+
+    async def _first_request(self, context: _Context) -> WatchRequest:
+        try:
+            async with asyncio.timeout(self._settings.hello_seconds):
+                request = await _read(context)
+        except TimeoutError:
+            request = None
+        if request is None or not request.HasField("hello"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the hello is missing")
+        return request
+
+    async def _enter(self, watcher: _Watcher, context: _Context) -> None:
+        """A router watches once: its newer stream replaces the one before."""
+        key = watcher.identity, watcher.hello.router
+        before = self._watchers.get(key)
+        if before is not None:
+            before.over = "a newer stream has replaced it"
+            before.wake.set()
+        elif self._streams_of(watcher.identity) >= self._settings.watchers_per_identity:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
+        self._watchers[key] = watcher
+
+    def _streams_of(self, identity: str) -> int:
+        return sum(1 for other, _ in self._watchers if other == identity)
+
+    def _leave(self, watcher: _Watcher) -> None:
+        key = watcher.identity, watcher.hello.router
+        if self._watchers.get(key) is watcher:
+            del self._watchers[key]
+        if watcher.relay is not None:
+            self._close_relay(watcher.relay)
+
+    async def _converse(self, watcher: _Watcher, first: WatchRequest, context: _Context) -> None:
+        reader = asyncio.create_task(self._listen(watcher, first, context))
+        reader.add_done_callback(lambda _: watcher.wake.set())
+        try:
+            await self._tell(watcher, reader, context)
+        finally:
+            reader.cancel()
+
+    async def _listen(
+        self, watcher: _Watcher, request: WatchRequest | None, context: _Context
+    ) -> None:
+        """Note the pings, no faster than they may come."""
+        settings = self._settings
+        allowed, at = float(settings.ping_burst), self._clock()
+        while request is not None:
+            if request.HasField("ping"):
+                watcher.ping = request.ping
+                watcher.wake.set()
+            before, at = at, self._clock()
+            allowed = min(allowed + (at - before) * settings.pings_per_second, settings.ping_burst)
+            allowed -= 1
+            if allowed < 0:
+                await asyncio.sleep(-allowed / settings.pings_per_second)
+            request = await _read(context)
+
+    async def _tell(
+        self, watcher: _Watcher, reader: "asyncio.Task[None]", context: _Context
+    ) -> None:
+        response = WatchResponse(hello=self._hello)
+        while not reader.done():
+            if watcher.over is not None:
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, watcher.over)
+            self._fill(response, watcher)
+            if response.ListFields():
+                await context.write(response.SerializeToString())
+            response = WatchResponse()
+            await watcher.wake.wait()
+            watcher.wake.clear()
+
+    def _fill(self, response: WatchResponse, watcher: _Watcher) -> None:
+        """Put in what the watcher lacks."""
+        if watcher.ping is not None:
+            response.pong, watcher.ping = watcher.ping, None
+        now = self._clock()
+        if now >= watcher.state_at:
+            difference = watcher.record.difference(self._publication)
+            if not difference.is_empty:
+                response.slots.extend(difference.slots)
+                response.gone_writers.extend(difference.gone_writers)
+                size_bytes = response.ByteSize()
+                watcher.state_at = now + size_bytes / self._settings.state_bytes_per_second
+        if watcher.relay is not None:
+            response.relay_anew, relayed = watcher.relay.take()
+            response.relayed.extend(relayed)
+            if watcher.relay.has_more:
+                watcher.wake.set()
+
+
+def _identity(context: _Context) -> str | None:
+    values = [value for key, value in context.invocation_metadata() or () if key == IDENTITY_HEADER]
+    if len(values) != 1 or not isinstance(values[0], str):
+        return None
+    return parse_identity(values[0])
+
+
+async def _read(context: _Context) -> WatchRequest | None:
+    """Read a request; None at the end, or where it is none."""
+    message = await context.read()
+    if not isinstance(message, bytes):
+        return None
+    try:
+        return WatchRequest.FromString(message)
+    except DecodeError:
+        return None

@@ -1,0 +1,162 @@
+"""Pools on the wire: to three digits, and back with nothing believed that makes no sense.
+
+Small changes of big numbers decide nothing, so they are not told.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Literal, get_args
+
+from heliostat_extproc.federation.protocol import (
+    LONGEST_MICROSECONDS,
+    MOST_ADAPTERS,
+    MOST_COUNT,
+    MOST_HEADS,
+    MOST_ORIGINS,
+    MOST_POOLS,
+    is_name,
+)
+from heliostat_extproc.federation.slots import OwnState, PoolState
+from heliostat_extproc.federation.state_pb2 import Adapters, Capacity, Pool
+from heliostat_routing.capacity import PoolCapacity
+
+_Number = Literal[
+    "free",
+    "room",
+    "queued",
+    "start_microseconds",
+    "finish_microseconds",
+    "load_thousandths",
+    "prefill_tokens_per_second",
+    "kv_capacity_tokens",
+]
+_THREE_DIGITS = 1000
+_MICRO = 1_000_000
+_MILLI = 1000
+_NEEDED: tuple[_Number, ...] = get_args(_Number)
+
+
+class StateError(ValueError):
+    """A part of what a peer says makes no sense, or is too much."""
+
+
+def as_told(state: OwnState, before: OwnState) -> OwnState:
+    """What readers get of this state: rounded, and within the bounds that they hold it to.
+
+    What is as it was before is the same object.
+    """
+    pools = dict(islice(_told_pools(state.pools, before.pools), MOST_POOLS))
+    received = {name: count for name, count in state.received.items() if count > 0}
+    return OwnState(pools, state.heads[:MOST_HEADS], dict(islice(received.items(), MOST_ORIGINS)))
+
+
+def _told_pools(
+    pools: Mapping[str, PoolState], before: Mapping[str, PoolState]
+) -> Iterator[tuple[str, PoolState]]:
+    adapters_left = MOST_ADAPTERS
+    for model, pool in pools.items():
+        if not (is_name(model) and pool.capacity.serves):
+            continue
+        adapters = pool.capacity.adapters
+        if adapters is not None:
+            adapters = frozenset(sorted(filter(is_name, adapters))[:adapters_left])
+            adapters_left -= len(adapters)
+        told = PoolState(_rounded_capacity(pool.capacity, adapters), pool.draining)
+        known = before.get(model)
+        yield model, known if known == told else told
+
+
+def _rounded_capacity(capacity: PoolCapacity, adapters: frozenset[str] | None) -> PoolCapacity:
+    return PoolCapacity(
+        free=_rounded(capacity.free),
+        room=_rounded(capacity.room),
+        queued=_rounded(capacity.queued),
+        start_seconds=_rounded(capacity.start_seconds * _MICRO, LONGEST_MICROSECONDS) / _MICRO,
+        finish_seconds=_rounded(capacity.finish_seconds * _MICRO, LONGEST_MICROSECONDS) / _MICRO,
+        load=_rounded(capacity.load * _MILLI) / _MILLI,
+        prefill_tokens_per_second=max(1, _rounded(capacity.prefill_tokens_per_second)),
+        kv_capacity_tokens=_rounded(capacity.kv_capacity_tokens),
+        adapters=adapters,
+    )
+
+
+def _rounded(quantity: float, most: int = MOST_COUNT) -> int:
+    number = min(round(quantity), most)
+    if number < _THREE_DIGITS:
+        return number
+    unit = int(10 ** (len(str(number)) - 3))
+    return min((number + unit // 2) // unit * unit, most)
+
+
+def pool_message(model: str, pool: PoolState, *, with_adapters: bool) -> Pool:
+    """Write a pool whose state is as told."""
+    capacity = pool.capacity
+    message = Pool(
+        model=model,
+        capacity=Capacity(
+            free=capacity.free,
+            room=capacity.room,
+            queued=capacity.queued,
+            start_microseconds=round(capacity.start_seconds * _MICRO),
+            finish_microseconds=round(capacity.finish_seconds * _MICRO),
+            load_thousandths=round(capacity.load * _MILLI),
+            prefill_tokens_per_second=round(capacity.prefill_tokens_per_second),
+            kv_capacity_tokens=capacity.kv_capacity_tokens,
+        ),
+        draining=pool.draining,
+    )
+    if with_adapters:
+        names = capacity.adapters
+        message.adapters.CopyFrom(Adapters(any=names is None, names=sorted(names or ())))
+    return message
+
+
+def parse_pool(message: Pool, before: PoolState | None) -> PoolState:
+    """Read a pool; StateError where it lacks something or makes no sense."""
+    if not is_name(message.model):
+        raise StateError("a model's name is none")
+    if message.HasField("adapters"):
+        adapters = _parse_adapters(message.adapters)
+    elif before is not None:
+        adapters = before.capacity.adapters
+    else:
+        raise StateError("a new pool says nothing of adapters")
+    return PoolState(_parse_capacity(message.capacity, adapters), message.draining)
+
+
+def _parse_adapters(message: Adapters) -> frozenset[str] | None:
+    if message.any:
+        return None
+    if len(message.names) > MOST_ADAPTERS or not all(map(is_name, message.names)):
+        raise StateError("the adapters are too many or have no names")
+    return frozenset(message.names)
+
+
+def _parse_capacity(message: Capacity, adapters: frozenset[str] | None) -> PoolCapacity:
+    if not all(map(message.HasField, _NEEDED)):
+        raise StateError("a capacity lacks a number")
+    counts = (
+        message.free,
+        message.room,
+        message.queued,
+        message.load_thousandths,
+        message.prefill_tokens_per_second,
+        message.kv_capacity_tokens,
+    )
+    longest = max(message.start_microseconds, message.finish_microseconds)
+    if max(counts) > MOST_COUNT or longest > LONGEST_MICROSECONDS:
+        raise StateError("a number is not sane")
+    capacity = PoolCapacity(
+        free=message.free,
+        room=message.room,
+        queued=message.queued,
+        start_seconds=message.start_microseconds / _MICRO,
+        finish_seconds=message.finish_microseconds / _MICRO,
+        load=message.load_thousandths / _MILLI,
+        prefill_tokens_per_second=float(message.prefill_tokens_per_second),
+        kv_capacity_tokens=message.kv_capacity_tokens,
+        adapters=adapters,
+    )
+    if not capacity.serves:
+        raise StateError("a pool cannot serve")
+    return capacity
