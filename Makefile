@@ -30,7 +30,7 @@ format: $(INSTALLED) ## format the code and mend what the linter can
 test: $(INSTALLED) ## run the tests (ARGS="tests/routing -k ledger" runs some of them)
 	$(BIN)/pytest $(or $(ARGS),-n 2 --dist loadfile)
 
-demo: $(INSTALLED) ## a real Envoy, the router and four engine stand-ins (ARGS="--seconds 60")
+demo: $(INSTALLED) ## three regions, a day of theirs and what federation makes of it (ARGS="--single-region")
 	@$(BIN)/heliostat demo $(ARGS)
 
 evaluation: $(INSTALLED) ## write docs/evaluation.md anew, half an hour (ARGS="--traces DIR" plays traces)

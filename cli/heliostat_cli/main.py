@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "demo": "watch requests flow through a real Envoy to four engine stand-ins",
+    "demo": "watch three regions serve each other, with real gateways before engine stand-ins",
     "gateway": "run Envoy and its router together",
     "router": "run the router alone, for an Envoy that you run",
     "operator": "keep a cluster's engines as its InferencePools declare them",

@@ -31,7 +31,7 @@ class DemoProcess:
         self._mark = f"HELIOSTAT_TEST_MARK={uuid.uuid4().hex}"
         name, _, value = self._mark.partition("=")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "demo", *arguments],
+            [sys.executable, "-c", PROGRAM, "demo", "--single-region", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, name: value},
@@ -107,7 +107,9 @@ def test_a_short_demo_measures_both_policies(
         assert report["requests"] > 0
         assert report["hit_ratio"] > 0
     assert "Side by side" in demo.output
-    again = re.search(r"^heliostat demo --keep --port (\d+)$", demo.output, re.MULTILINE)
+    again = re.search(
+        r"^heliostat demo --single-region --keep --port (\d+)$", demo.output, re.MULTILINE
+    )
     assert again is not None, demo.output
     assert f"curl http://127.0.0.1:{again[1]}/" in demo.output
 

@@ -223,7 +223,7 @@ def test_a_taken_port_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> N
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert main(["demo", "--port", str(port)]) == 1
+        assert main(["demo", "--single-region", "--port", str(port)]) == 1
         error = capsys.readouterr().err
         assert error == (
             f"heliostat demo: cannot listen on 127.0.0.1:{port}: Address already in use\n"

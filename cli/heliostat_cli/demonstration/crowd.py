@@ -23,18 +23,19 @@ _RETRY_SECONDS = 0.25
 
 
 class Crowd:
-    """All clients of one run. `gateways` are the URLs to ask, by region, nearest first."""
+    """All clients of one run. `gateways` are the URLs to ask, by region and in the order to ask."""
 
     def __init__(
         self,
         day: Day,
-        gateways: Mapping[str, Sequence[str]],
+        gateways: Mapping[str, Mapping[str, str]],
         http: aiohttp.ClientSession,
         tally: Tally,
     ) -> None:
         self._day = day
         self._clients = {
-            region: [Client(http, url, MODEL) for url in urls] for region, urls in gateways.items()
+            region: {asked: Client(http, url, MODEL) for asked, url in urls.items()}
+            for region, urls in gateways.items()
         }
         self._tally = tally
         self._token_gaps = DurationHistogram()
@@ -75,9 +76,9 @@ class Crowd:
     async def _ask(self, region: str, messages: Sequence[bytes], turn: Turn) -> Outcome:
         due_at = time.perf_counter()
         self.active += 1
-        outcome = Outcome(failure="connection")
+        outcome, asked = Outcome(failure="connection"), region
         try:
-            for client in self._clients[region]:
+            for asked, client in self._clients[region].items():  # noqa: B007 - the last one counts
                 outcome = await client.ask(
                     messages, turn.output_tokens, self._token_gaps, keep_text=True, due_at=due_at
                 )
@@ -85,5 +86,5 @@ class Crowd:
                     break
         finally:
             self.active -= 1
-        self._tally.record(region, outcome)
+        self._tally.record(region, asked, outcome)
         return outcome

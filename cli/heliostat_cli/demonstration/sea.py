@@ -18,8 +18,8 @@ class Sea:
 
     federation_ports: Mapping[Pair, int]
     """To other regions' federation ports."""
-    client_urls: Mapping[str, tuple[str, ...]]
-    """The gateways that a region's clients can ask, its own first, then by distance."""
+    client_urls: Mapping[str, Mapping[str, str]]
+    """For a region's clients: all regions' gateways, its own first, then by distance."""
 
 
 @asynccontextmanager
@@ -34,5 +34,5 @@ async def open_sea(ports: Mapping[str, RegionPorts]) -> AsyncIterator[Sea]:
             federation[one, other] = line.port
             line = await stack.enter_async_context(DelayLine(far.clients, seconds))
             clients[one, other] = f"http://127.0.0.1:{line.port}"
-        urls = {one: tuple(clients[one, other] for other in nearest(one)) for one in ports}
+        urls = {one: {other: clients[one, other] for other in nearest(one)} for one in ports}
         yield Sea(federation, urls)

@@ -27,6 +27,8 @@ class RegionTally:
     """Lost with the region that was killed."""
     errors: Counter[str] = field(default_factory=Counter)
     """Failed otherwise, by reason."""
+    elsewhere: Counter[str] = field(default_factory=Counter)
+    """Of those served, the ones whose own gateway did not answer, by the region they asked."""
     ttft: DurationHistogram = field(default_factory=DurationHistogram)
     recent: deque[tuple[float, float]] = field(
         default_factory=lambda: deque(maxlen=_RECENT_REQUESTS)
@@ -66,11 +68,13 @@ class Tally:
         """A region is killed now: what breaks next breaks because of that."""
         self._killed_at = time.perf_counter()
 
-    def record(self, region: str, outcome: Outcome) -> None:
-        """Count a request that has ended."""
+    def record(self, region: str, asked: str, outcome: Outcome) -> None:
+        """Count a request that has ended: of a region's client, at the gateway of the region asked."""
         tally, now = self.regions[region], time.perf_counter()
         if outcome.failure is None:
             tally.served += 1
+            if asked != region:
+                tally.elsewhere[asked] += 1
             began_at = now - outcome.e2e_seconds
             tally.ttft.record(outcome.ttft_seconds)
             tally.recent.append((began_at + outcome.ttft_seconds, outcome.ttft_seconds))
