@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from heliostat_extproc.certificates import CertificateFiles
+from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.envoy.sidecar import SidecarSettings
 from heliostat_extproc.listeners import PickerAddress
 
@@ -82,7 +83,9 @@ def picker_address(args: argparse.Namespace) -> PickerAddress | None:
     return PickerAddress(args.listen, tls=args.listen_tls, certificate=certificate)
 
 
-def sidecar_settings(args: argparse.Namespace) -> SidecarSettings | None:
+def sidecar_settings(
+    args: argparse.Namespace, federation: FederationSettings | None
+) -> SidecarSettings | None:
     """Translate the options of `add_envoy_file_options`; OptionError where they do not fit."""
     files = _key_pair(
         args.gateway_tls_cert, args.gateway_tls_key, "--gateway-tls-cert", "--gateway-tls-key"
@@ -103,6 +106,7 @@ def sidecar_settings(args: argparse.Namespace) -> SidecarSettings | None:
         tls_key=key,
         tls_port=args.gateway_tls_port,
         drain_seconds=args.drain_seconds,
+        federation=federation,
     )
 
 

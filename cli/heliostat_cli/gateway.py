@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from heliostat_cli.envoy_options import OptionError
 from heliostat_cli.router import (
     add_router_options,
     router_settings,
@@ -34,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or ^C."""
+    try:
+        router_settings(args, Path("router.sock"), args.host)
+    except OptionError as error:
+        print(f"heliostat: {error}", file=sys.stderr)
+        return 2
     return run_until_stopped(args, lambda stop: _serve(args, stop))
 
 
@@ -42,7 +48,7 @@ async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
         tempfile.TemporaryDirectory(prefix="heliostat-") as directory,
         record_to(args.record) as recorder,
     ):
-        settings = router_settings(args, Path(directory) / "router.sock")
+        settings = router_settings(args, Path(directory) / "router.sock", args.host)
         async with run_router(settings, Router(), recorder) as router:
             try:
                 await _serve_with_envoy(args, settings, router, stop)
@@ -59,6 +65,7 @@ async def _serve_with_envoy(
             admin=admin_socket,
             listen_address=args.host,
             listen_port=args.port,
+            federation=None if settings.membership is None else settings.membership.envoy,
         )
 
     process_settings = ProcessSettings(drain_seconds=args.drain_seconds)

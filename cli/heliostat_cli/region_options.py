@@ -9,7 +9,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from heliostat_cli.envoy_options import OptionError
 from heliostat_crds.region_name import RegionName
+from heliostat_extproc.discovery.cluster_federation import Home
+from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.federation.region import Region
+from heliostat_extproc.federation.region_certificate import (
+    CertificateFolder,
+    CertificateSource,
+    SharedSecret,
+)
+from heliostat_extproc.membership import MembershipSettings
 
 _NAMES = TypeAdapter[str](RegionName)
 
@@ -54,6 +62,16 @@ def add_region_options(parser: argparse.ArgumentParser) -> None:
         help="without other regions: a secret that the region's routers share, from which they make"
         " certificates for each other",
     )
+    group.add_argument(
+        "--sibling-selector",
+        metavar="LABELS",
+        help="with --kubernetes: labels of the region's gateway pods, which share one view",
+    )
+    group.add_argument(
+        "--release-namespace",
+        metavar="NAME",
+        help="with --kubernetes and --region: where the RegionPeers and these pods are",
+    )
 
 
 def parse_region(args: argparse.Namespace) -> Region | None:
@@ -75,3 +93,39 @@ def parse_region(args: argparse.Namespace) -> Region | None:
         groups=frozenset(args.region_group),
         epoch=time.time_ns() // 1_000_000,
     )
+
+
+def parse_membership(
+    args: argparse.Namespace, region: Region | None, router_socket: Path, host: str
+) -> MembershipSettings | None:
+    """Translate how the router meets others; None if it does not. OptionError where it cannot."""
+    source = _certificate_source(args)
+    if args.federation_port is None:
+        if source is not None:
+            raise OptionError(
+                "--region-certificates and --region-secret-file need --federation-port"
+            )
+        return None
+    if region is None or source is None:
+        raise OptionError(
+            "--federation-port needs --region, and --region-certificates or --region-secret-file"
+        )
+    envoy = FederationSettings.beside(router_socket.absolute(), args.federation_port, host)
+    return MembershipSettings(region, source, envoy)
+
+
+def parse_home(args: argparse.Namespace, region: Region | None) -> Home | None:
+    """Translate where in its cluster the router is; None without a region."""
+    if region is None:
+        return None
+    if args.release_namespace is None:
+        raise OptionError("--kubernetes with --region needs --release-namespace")
+    return Home(args.release_namespace, region.name, region.router, args.sibling_selector)
+
+
+def _certificate_source(args: argparse.Namespace) -> CertificateSource | None:
+    if args.region_certificates is not None:
+        return CertificateFolder(args.region_certificates)
+    if args.region_secret_file is not None:
+        return SharedSecret(args.region_secret_file, args.region or "")
+    return None

@@ -14,11 +14,18 @@ from heliostat_cli.envoy_options import (
     picker_address,
     sidecar_settings,
 )
+from heliostat_cli.region_options import (
+    add_region_options,
+    parse_home,
+    parse_membership,
+    parse_region,
+)
 from heliostat_cli.service import add_log_options, run_service
 from heliostat_extproc.discovery.cluster import ClusterSettings, KubernetesDiscovery
 from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.driver import Recorder
+from heliostat_extproc.federation.region import Region
 from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
 from heliostat_extproc.recorder import record_to
 from heliostat_kube.errors import ConfigurationError
@@ -81,7 +88,7 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULT_ADMIN_PORT,
         metavar="PORT",
-        help="port for /metrics, /pools, /endpoints, /healthz, /readyz; 0 takes a free one"
+        help="port for /metrics, /pools, /endpoints, /peers, /healthz, /readyz; 0 takes a free one"
         " (default: %(default)s)",
     )
     parser.add_argument(
@@ -101,17 +108,23 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long requests may take to end on SIGTERM (default: %(default)s)",
     )
+    add_region_options(parser)
     add_log_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or ^C."""
     try:
-        picker, envoy_files = picker_address(args), sidecar_settings(args)
+        settings = router_settings(args, args.socket, args.gateway_host)
+        federation = None if settings.membership is None else settings.membership.envoy
+        settings = replace(
+            settings,
+            picker=picker_address(args),
+            envoy_files=sidecar_settings(args, federation),
+        )
     except OptionError as error:
         print(f"heliostat: {error}", file=sys.stderr)
         return 2
-    settings = replace(router_settings(args, args.socket), picker=picker, envoy_files=envoy_files)
     return run_until_stopped(args, lambda stop: _serve(settings, args.record, stop))
 
 
@@ -138,10 +151,15 @@ async def wait_for_stop(router: RouterProcess, stop: asyncio.Event) -> None:
         signalled.cancel()
 
 
-def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
-    """Translate the options of `add_router_options`."""
+def router_settings(args: argparse.Namespace, socket: Path, host: str) -> RouterSettings:
+    """Translate the options of `add_router_options`; OptionError where they do not fit.
+
+    Envoy listens for other gateways at `host`.
+    """
+    region = parse_region(args)
     return RouterSettings(
-        discovery=_discovery(args),
+        discovery=_discovery(args, region),
+        membership=parse_membership(args, region, socket, host),
         socket=socket,
         admin_host=args.admin_host,
         admin_port=args.admin_port,
@@ -151,10 +169,13 @@ def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
     )
 
 
-def _discovery(args: argparse.Namespace) -> Discovery:
+def _discovery(args: argparse.Namespace, region: Region | None) -> Discovery:
     if args.kubernetes:
-        return KubernetesDiscovery(ClusterSettings(tuple(args.namespace), args.picker_service))
-    return FolderDiscovery(args.pools)
+        home = parse_home(args, region)
+        return KubernetesDiscovery(
+            ClusterSettings(tuple(args.namespace), args.picker_service, home)
+        )
+    return FolderDiscovery(args.pools, own_region=None if region is None else region.name)
 
 
 async def _serve(settings: RouterSettings, record: Path | None, stop: asyncio.Event) -> None:

@@ -6,8 +6,19 @@ from dataclasses import asdict, dataclass
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
+from heliostat_extproc.federation.reports import PeerReport, SiblingReport
 from heliostat_extproc.pool_sync import EndpointsReport
 from heliostat_routing.views import PoolView
+
+
+@dataclass(frozen=True, slots=True)
+class PeersReport:
+    """Which router of which region this is, and how it hears others; None without a region."""
+
+    region: str | None
+    router: str | None
+    peers: tuple[PeerReport, ...]
+    siblings: tuple[SiblingReport, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +31,11 @@ class AdminSources:
     """What is wrong with the manifests, a sentence each."""
     is_ready: Callable[[], bool]
     endpoints: Callable[[], EndpointsReport]
+    peers: Callable[[], PeersReport]
 
 
 def build_admin(sources: AdminSources) -> web.Application:
-    """Build the application: /metrics, /healthz, /readyz, /pools, /endpoints."""
+    """Build the application: /metrics, /healthz, /readyz, /pools, /endpoints, /peers."""
 
     async def metrics(_request: web.Request) -> web.Response:
         page = generate_latest(sources.registry)
@@ -44,6 +56,9 @@ def build_admin(sources: AdminSources) -> web.Application:
     async def endpoints(_request: web.Request) -> web.Response:
         return web.json_response(asdict(sources.endpoints()))
 
+    async def peers(_request: web.Request) -> web.Response:
+        return web.json_response(asdict(sources.peers()))
+
     application = web.Application()
     application.add_routes(
         [
@@ -52,6 +67,7 @@ def build_admin(sources: AdminSources) -> web.Application:
             web.get("/readyz", readyz),
             web.get("/pools", pools),
             web.get("/endpoints", endpoints),
+            web.get("/peers", peers),
         ]
     )
     return application

@@ -120,6 +120,10 @@ class RouterDriver:
         """Name the pools that have requests which have not finished."""
         return frozenset(self._open.values())
 
+    def open_regions(self) -> frozenset[str]:
+        """Name the regions that requests were forwarded to which have not finished."""
+        return frozenset(self._regions.values())
+
     def serving_endpoints(self) -> frozenset[str]:
         """Name the endpoints that serve a request now."""
         return frozenset(route[0] for route in self._routes.values())

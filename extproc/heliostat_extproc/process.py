@@ -5,28 +5,32 @@ logs; people and Prometheus come over the admin port.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 import structlog
 from aiohttp import web
 
-from heliostat_extproc.admin import AdminSources, start_admin
+from heliostat_extproc.admin import AdminSources, PeersReport, start_admin
 from heliostat_extproc.conversation import Sender
 from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.driver import Core, Recorder, RouterDriver
 from heliostat_extproc.engine_key import EngineKey, EngineKeyError
 from heliostat_extproc.envoy.access_log import AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer
+from heliostat_extproc.envoy.peer_resources import NO_PEERING, Peering
+from heliostat_extproc.envoy.resources import ResourceSettings
 from heliostat_extproc.envoy.sidecar import SidecarSettings, publish_files, sidecar_files
 from heliostat_extproc.exchange import ExchangeSettings
 from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES, ExtProcServicer
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
-from heliostat_extproc.federation.region import Region
+from heliostat_extproc.federation.core_state import FederatedCore
 from heliostat_extproc.listeners import ListenError, Listeners, PickerAddress
+from heliostat_extproc.membership import Membership, MembershipSettings
 from heliostat_extproc.pool_sync import PoolSync
 from heliostat_extproc.scraper import Scraper, ScrapeSettings
 from heliostat_extproc.telemetry import Telemetry
@@ -68,37 +72,37 @@ class RouterSettings:
     drain_seconds: float = 30.0
     """How long held requests may wait for an endpoint once the router is told to stop."""
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
-    region: Region | None = None
-    """Where this router is; None: it serves no peers and has none."""
+    membership: MembershipSettings | None = None
+    """Its region and its way to others; None: it has neither peers nor siblings."""
+
+
+class RouterCore(Core, FederatedCore, Protocol):
+    """All that is asked of the core."""
 
 
 class RouterProcess:
     """A running router; made by `run_router`."""
 
     def __init__(
-        self, settings: RouterSettings, core: Core, recorder: Recorder | None = None
+        self, settings: RouterSettings, core: RouterCore, recorder: Recorder | None = None
     ) -> None:
         self._settings = settings
         self.telemetry = Telemetry(lambda: core.views(asyncio.get_running_loop().time()))
         recorders = () if recorder is None else (recorder,)
         self.driver = RouterDriver(core, observer=self.telemetry, recorders=recorders)
-        self.ads = AdsServer(lambda addresses: self.pools.on_acked(addresses))
-        self.pools = PoolSync(self.driver, self.ads.publish, policy=settings.policy)
+        self.ads = AdsServer(
+            lambda addresses: self.pools.on_acked(addresses), _resource_settings(settings)
+        )
+        self._peering = NO_PEERING
+        self._pool_addresses: Mapping[str, Sequence[str]] | None = None
+        self.pools = PoolSync(self.driver, self._publish_pools, policy=settings.policy)
         self.access_log = AccessLogServer(self._on_log_event)
         self._engine_key = _read_engine_key(settings.engine_key_file)
+        self.membership = self._join(settings.membership, core)
         self.ext_proc = ExtProcServicer(
-            self.driver,
-            self.pools,
-            self.telemetry,
-            ExchangeSettings(settings.body_limit_bytes, settings.region),
+            self.driver, self.pools, self.telemetry, self._exchange_settings()
         )
-        self.scraper = Scraper(
-            self.driver,
-            self.telemetry,
-            endpoints=self.pools.endpoints,
-            busy=self.driver.serving_endpoints,
-            settings=settings.scrape,
-        )
+        self.scraper = self._build_scraper(core)
         self.telemetry.watch_envoy(self.ads, self.access_log)
         self.telemetry.watch_discovery(settings.discovery.age_seconds)
         self._health = HealthServicer()
@@ -112,10 +116,51 @@ class RouterProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
 
+    def _join(self, settings: MembershipSettings | None, core: FederatedCore) -> Membership | None:
+        if settings is None:
+            return None
+        membership = Membership(settings, core, self.driver, self.pools, self._publish_peering)
+        self.telemetry.watch_peers(membership.reports)
+        return membership
+
+    def _build_scraper(self, core: FederatedCore) -> Scraper:
+        membership, scrape = self.membership, self._settings.scrape
+        if membership is None:
+            return Scraper(
+                self.driver,
+                self.telemetry,
+                endpoints=self.pools.endpoints,
+                busy=self.driver.serving_endpoints,
+                settings=scrape,
+            )
+        scrapes = membership.scrapes
+        return Scraper(
+            scrapes,
+            self.telemetry,
+            endpoints=scrapes.endpoints,
+            busy=lambda: [it for it in scrapes.endpoints() if core.inflight(it)],
+            settings=scrape,
+        )
+
+    def _exchange_settings(self) -> ExchangeSettings:
+        membership, limit = self.membership, self._settings.body_limit_bytes
+        if membership is None:
+            return ExchangeSettings(limit)
+        return ExchangeSettings(limit, membership.region, membership.peers.region_of)
+
     @property
     def _router_name(self) -> str:
-        region = self._settings.region
-        return "" if region is None else region.router
+        return "" if self.membership is None else self.membership.region.router
+
+    def _publish_pools(self, pools: Mapping[str, Sequence[str]]) -> None:
+        self._pool_addresses = pools
+        self.ads.publish(pools, self._peering)
+
+    def _publish_peering(self, peering: Peering) -> None:
+        """Tell Envoy of the peers, once the pools are known."""
+        self._peering = peering
+        if self._pool_addresses is not None:
+            self.ads.publish(self._pool_addresses, peering)
 
     @property
     def is_ready(self) -> bool:
@@ -133,8 +178,10 @@ class RouterProcess:
     async def start(self) -> None:
         """Listen, then watch the pools. Raise `RouterStartError` where that cannot be."""
         try:
+            if self.membership is not None:
+                await self.membership.start()
             await self._listeners.start()
-        except ListenError as error:
+        except (ListenError, OSError) as error:
             raise RouterStartError(str(error)) from error
         await self._report_health()
         self._write_envoy_files()
@@ -142,6 +189,8 @@ class RouterProcess:
         loops = [self._follow_pools(), self.scraper.run(), self._sweep()]
         if self._engine_key is not None:
             loops.append(self._engine_key.follow())
+        if self.membership is not None:
+            loops += self.membership.loops()
         self._tasks.extend(asyncio.create_task(loop) for loop in loops)
 
     async def run(self) -> None:
@@ -165,6 +214,8 @@ class RouterProcess:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.driver.close()
         self.ext_proc.close()
+        if self.membership is not None:
+            self.membership.stop()
         await self._listeners.stop(_STOP_GRACE_SECONDS)
         if self._admin is not None:
             await self._admin.cleanup()
@@ -175,6 +226,8 @@ class RouterProcess:
         add_health_servicer(self._health, server)
         self.ads.add_to(server)
         self.access_log.add_to(server)
+        if self.membership is not None:
+            self.membership.add_to(server)
 
     def _add_picker_services(self, server: grpc.aio.Server) -> None:
         # Without the engines' key: an answer would tell it to whoever asks.
@@ -203,6 +256,7 @@ class RouterProcess:
             problems=lambda: list(self.pools.problems),
             is_ready=lambda: self.is_ready,
             endpoints=self.pools.report,
+            peers=self._report_peers,
         )
         host, port = self._settings.admin_host, self._settings.admin_port
         try:
@@ -213,9 +267,20 @@ class RouterProcess:
                 f" {error.strerror}"
             ) from error
 
+    def _report_peers(self) -> PeersReport:
+        membership = self.membership
+        if membership is None:
+            return PeersReport(None, None, (), ())
+        region = membership.region
+        return PeersReport(
+            region.name, region.router, membership.reports(), membership.sibling_reports()
+        )
+
     async def _follow_pools(self) -> None:
         async for snapshot in self._settings.discovery.watch():
             self.pools.apply(snapshot)
+            if self.membership is not None:
+                self.membership.apply(snapshot)
             self.telemetry.on_manifests_read(len(snapshot.problems))
             await self._report_health()
 
@@ -223,12 +288,19 @@ class RouterProcess:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.pools.sweep()
+            if self.membership is not None:
+                self.membership.peers.sweep()
 
     async def _report_health(self) -> None:
         for service in HEALTH_SERVICES:
             serving = service in ("", "liveness") or self.is_ready
             status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
             await self._health.set(service, status)
+
+
+def _resource_settings(settings: RouterSettings) -> ResourceSettings:
+    membership = settings.membership
+    return ResourceSettings(federation=None if membership is None else membership.envoy)
 
 
 def _read_engine_key(file: Path | None) -> EngineKey | None:
@@ -242,7 +314,7 @@ def _read_engine_key(file: Path | None) -> EngineKey | None:
 
 @asynccontextmanager
 async def run_router(
-    settings: RouterSettings, core: Core, recorder: Recorder | None = None
+    settings: RouterSettings, core: RouterCore, recorder: Recorder | None = None
 ) -> AsyncIterator[RouterProcess]:
     """Run a router within this context; on leaving it stops at once (`drain` before for more)."""
     async with AsyncExitStack() as stack:

@@ -22,6 +22,7 @@ from heliostat_extproc.engine_metrics import MetricsProblem
 from heliostat_extproc.envoy.access_log import AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.errors import Reason
+from heliostat_extproc.federation.reports import LinkState, PeerReport
 from heliostat_extproc.scraper import FetchProblem
 from heliostat_routing.commands import Command, Dispatch, Enqueue, Forward
 from heliostat_routing.events import Event, RequestArrived
@@ -115,6 +116,10 @@ class Telemetry:
             age_seconds,
         )
 
+    def watch_peers(self, reports: Callable[[], tuple[PeerReport, ...]]) -> None:
+        """Show how other regions are heard, and what goes to them and comes from them."""
+        self.registry.register(_PeerCollector(reports))
+
     def on_manifests_read(self, problem_count: int) -> None:
         """Note how many manifests are faulty now."""
         self._manifest_problems.set(problem_count)
@@ -143,6 +148,33 @@ class _CountCollector(Collector):
         """Read every count."""
         for name, text, read in self._counts:
             yield CounterMetricFamily(f"heliostat_router_{name}", text, value=read())
+
+
+class _PeerCollector(Collector):
+    """Turns the links to other regions into gauges and counts."""
+
+    def __init__(self, reports: Callable[[], tuple[PeerReport, ...]]) -> None:
+        self._reports = reports
+
+    def collect(self) -> Iterator[Metric]:
+        """Describe every peer as it is now."""
+        peers = self._reports()
+        for name, text, read in _PEER_GAUGES:
+            gauge = GaugeMetricFamily(f"heliostat_router_peer_{name}", text, labels=["region"])
+            for peer in peers:
+                value = read(peer)
+                if value is not None:
+                    gauge.add_metric([peer.region], value)
+            yield gauge
+        for name, text, read_count in _PEER_COUNTS:
+            count = CounterMetricFamily(f"heliostat_router_peer_{name}", text, labels=["region"])
+            for peer in peers:
+                count.add_metric([peer.region], read_count(peer))
+            yield count
+
+    def describe(self) -> Iterator[Metric]:
+        """Name nothing in advance: the links may not be there yet."""
+        return iter(())
 
 
 class _ViewCollector(Collector):
@@ -179,6 +211,22 @@ _POOL_GAUGES: tuple[tuple[str, str, Callable[[PoolView], float]], ...] = (
     ("queued_requests", "Requests that are held.", lambda pool: pool.queued),
     ("inflight_requests", "Requests sent and not finished.", lambda pool: pool.inflight),
     ("bytes_per_token", "Prompt bytes per token, as learned.", lambda pool: pool.bytes_per_token),
+)
+
+_PEER_GAUGES: tuple[tuple[str, str, Callable[[PeerReport], float | None]], ...] = (
+    (
+        "reachable",
+        "Heard now (1), or not (0).",
+        lambda peer: peer.state is not LinkState.UNREACHABLE,
+    ),
+    ("round_trip_seconds", "Round trip to it.", lambda peer: peer.round_trip_seconds),
+    ("last_seen_seconds", "Since it was heard.", lambda peer: peer.last_seen_seconds),
+)
+
+_PEER_COUNTS: tuple[tuple[str, str, Callable[[PeerReport], int]], ...] = (
+    ("sent_requests", "Requests sent there.", lambda peer: peer.sent),
+    ("refused_requests", "Of those, came back unserved.", lambda peer: peer.refused),
+    ("received_requests", "Requests that came from there.", lambda peer: peer.received),
 )
 
 _ENDPOINT_GAUGES: tuple[tuple[str, str, Callable[[EndpointView], float | None]], ...] = (
