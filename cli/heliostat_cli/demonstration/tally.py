@@ -69,7 +69,7 @@ class Tally:
         self._killed_at = time.perf_counter()
 
     def record(self, region: str, asked: str, outcome: Outcome) -> None:
-        """Count a request that has ended: of a region's client, at the gateway of the region asked."""
+        """Count a request that has ended: whose client sent it, and the region of the gateway."""
         tally, now = self.regions[region], time.perf_counter()
         if outcome.failure is None:
             tally.served += 1
