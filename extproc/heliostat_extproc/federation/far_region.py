@@ -83,6 +83,7 @@ class FarRegion:
         """Tell the core, and whoever watches reachability."""
         self._on_reachability(self.region, heard)
         if heard:
+            self._view.take(self._reception.slots)
             self.repeat()
         else:
             self._view.clear()

@@ -259,5 +259,4 @@ _REASONS: dict[grpc.StatusCode | None, LinkReason] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: LinkReason.TOO_MANY_WATCHERS,
     grpc.StatusCode.INVALID_ARGUMENT: LinkReason.PROTOCOL_ERROR,
     grpc.StatusCode.UNIMPLEMENTED: LinkReason.PROTOCOL_ERROR,
-    grpc.StatusCode.INTERNAL: LinkReason.PROTOCOL_ERROR,
 }

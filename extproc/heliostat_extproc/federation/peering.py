@@ -146,6 +146,11 @@ class Federation:
         """Tell every sibling what has happened here."""
         self._relay.put(event)
 
+    @property
+    def is_relaying(self) -> bool:
+        """Whether any sibling watches: then it must be told every event."""
+        return self._relay.is_watched
+
     def is_reachable(self, region: str) -> bool:
         """Whether requests may be on their way there: false from when it is not heard any more."""
         peer = self._peers.get(region)

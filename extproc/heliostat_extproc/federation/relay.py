@@ -77,6 +77,11 @@ class Relay:
         self._queues: list[RelayQueue] = []
         self._scheduled = False
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is any queue."""
+        return bool(self._queues)
+
     def open(self) -> RelayQueue:
         """Begin a sibling's queue."""
         queue = RelayQueue(self._snapshot)

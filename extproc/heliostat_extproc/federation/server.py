@@ -131,10 +131,11 @@ class StateServicer:
                 watcher.wake.set()
 
     async def _watch(self, context: _Context) -> None:
+        # A client that is still writing when it is refused does not learn why: read first.
+        request = await self._first_request(context)
         identity = _identity(context)
         if identity is None:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no verified identity")
-        request = await self._first_request(context)
         try:
             admission = self._admit(identity, request.hello)
         except WatchRefusedError as error:
@@ -145,10 +146,11 @@ class StateServicer:
             request.hello,
             WatcherRecord(None if admission.is_sibling else admission.name),
             self._open_relay() if admission.is_sibling else None,
+            ping=request.ping if request.HasField("ping") else None,
         )
         try:
             await self._enter(watcher, context)
-            await self._converse(watcher, request, context)
+            await self._converse(watcher, context)
         finally:
             self._leave(watcher)
 
@@ -183,21 +185,19 @@ class StateServicer:
         if watcher.relay is not None:
             self._close_relay(watcher.relay)
 
-    async def _converse(self, watcher: _Watcher, first: WatchRequest, context: _Context) -> None:
-        reader = asyncio.create_task(self._listen(watcher, first, context))
+    async def _converse(self, watcher: _Watcher, context: _Context) -> None:
+        reader = asyncio.create_task(self._listen(watcher, context))
         reader.add_done_callback(lambda _: watcher.wake.set())
         try:
             await self._tell(watcher, reader, context)
         finally:
             reader.cancel()
 
-    async def _listen(
-        self, watcher: _Watcher, request: WatchRequest | None, context: _Context
-    ) -> None:
+    async def _listen(self, watcher: _Watcher, context: _Context) -> None:
         """Note the pings, no faster than they may come."""
         settings = self._settings
         allowed, at = float(settings.ping_burst), self._clock()
-        while request is not None:
+        while (request := await _read(context)) is not None:
             if request.HasField("ping"):
                 watcher.ping = request.ping
                 watcher.wake.set()
@@ -206,7 +206,6 @@ class StateServicer:
             allowed -= 1
             if allowed < 0:
                 await asyncio.sleep(-allowed / settings.pings_per_second)
-            request = await _read(context)
 
     async def _tell(
         self, watcher: _Watcher, reader: "asyncio.Task[None]", context: _Context

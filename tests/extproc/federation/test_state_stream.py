@@ -260,7 +260,7 @@ def test_a_difference_without_a_base_is_refused() -> None:
 def test_a_missing_number_is_not_zero(field: str) -> None:
     """A pool that lacks one is not known at all."""
     message = whole("a", OwnState({"m": PoolState(CAPACITY)}))
-    message.pools[0].capacity.ClearField(field)  # type: ignore[arg-type]
+    message.pools[0].capacity.ClearField(field)
     reception = Reception(REGION)
     reception.receive([message])
     assert (reception.slots["a"].state.pools, reception.refused) == ({}, 1)
