@@ -10,7 +10,7 @@ from heliostat_routing.fleet import Fleet
 from heliostat_routing.flight import Flight
 from heliostat_routing.ledger import Ledger
 from heliostat_routing.need import predict_need
-from heliostat_routing.peers import Peers, region_account
+from heliostat_routing.peers import Peers, Remote
 from heliostat_routing.pool import Pool
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.prefix_index import PrefixIndex
@@ -90,11 +90,11 @@ class Books:
             self.touch(before, now)
         self.touch(endpoint.address, now)
 
-    def forward(self, flight: Flight, region: str, now: float) -> None:
+    def forward(self, flight: Flight, remote: Remote, now: float) -> None:
         """Enter that a request goes to another region."""
-        self.peers.send(flight, region, self.next_stamp(now), now)
-        flight.region = region
-        self.ledger.assign(flight.ticket, region_account(region))
+        self.peers.send(flight, remote, self.next_stamp(now), now)
+        flight.region, flight.dispatched_at = remote.region, now
+        self.ledger.assign(flight.ticket, remote.account)
 
     def take_back(self, flight: Flight, region: str, now: float) -> None:
         """Enter that another region has refused the request.
@@ -113,6 +113,8 @@ class Books:
         self._ledger_of(flight).close(flight.ticket)
         if flight.queued:
             flight.pool.queue.remove(flight)
+        if flight.region is not None:
+            self.peers.close(flight)
         if flight.endpoint is None:
             return
         flight.pool.inflight -= 1
@@ -207,12 +209,12 @@ class Books:
     def capacities(self, now: float) -> tuple[tuple[str, PoolCapacity], ...]:
         """What each pool could take at this instant, all requests that have come counted.
 
-        A look changes no later decision.
+        Pools that serve no other region are left out. A look changes no later decision.
         """
         return tuple(
             (name, measure_capacity(pool, self.fleet, now))
             for name, pool in self.pools.items()
-            if not pool.retired
+            if not pool.retired and pool.settings.serves
         )
 
     def _refresh_members(self, changed: int, now: float) -> None:
@@ -238,7 +240,8 @@ def capacity_blocks(endpoint: Endpoint, pool: Pool) -> int:
 def measure_capacity(pool: Pool, fleet: Fleet, now: float) -> PoolCapacity:
     """What a pool could take now, in requests of its usual size."""
     free = room = count = kv_capacity_tokens = 0
-    for endpoint in fleet.among(pool.ready & fleet.serving):
+    serving = pool.ready & fleet.serving
+    for endpoint in fleet.among(serving):
         count += 1
         kv_capacity_tokens += endpoint.kv_capacity_tokens
         unused = endpoint.kv_capacity_tokens - endpoint.kv_used_tokens()
@@ -255,4 +258,5 @@ def measure_capacity(pool: Pool, fleet: Fleet, now: float) -> PoolCapacity:
         load=pool.inflight / max(1, count),
         prefill_tokens_per_second=pool.prefill.tokens_per_second,
         kv_capacity_tokens=kv_capacity_tokens,
+        adapters=pool.adapters(serving),
     )

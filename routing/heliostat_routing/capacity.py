@@ -28,6 +28,8 @@ class PoolCapacity:
     prefill_tokens_per_second: float
     kv_capacity_tokens: int
     """Of all endpoints together."""
+    adapters: frozenset[str] | None = None
+    """Those that some endpoint can serve; None: any."""
 
     @property
     def serves(self) -> bool:
@@ -43,7 +45,12 @@ class PoolCapacity:
             self.kv_capacity_tokens,
         )
         sane = all(0 <= quantity < inf for quantity in quantities)
+        sane = sane and (self.adapters is None or isinstance(self.adapters, frozenset))
         return sane and self.prefill_tokens_per_second > 0 and self.kv_capacity_tokens > 0
+
+    def takes(self, adapter: str | None) -> bool:
+        """Whether a request for this LoRA adapter, or for none, can be served."""
+        return adapter is None or self.adapters is None or adapter in self.adapters
 
     def wait_seconds(self, ahead: int) -> float:
         """Predicted time until a request starts that so many others precede."""
@@ -67,4 +74,12 @@ def combine(capacities: Sequence[PoolCapacity]) -> PoolCapacity:
         load=max(c.load for c in capacities),
         prefill_tokens_per_second=min(c.prefill_tokens_per_second for c in capacities),
         kv_capacity_tokens=max(c.kv_capacity_tokens for c in capacities),
+        adapters=_all_adapters(c.adapters for c in capacities),
     )
+
+
+def _all_adapters(views: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    """The adapters that any of the views has; None: any."""
+    known = list(views)
+    named = [adapters for adapters in known if adapters is not None]
+    return frozenset().union(*named) if len(named) == len(known) else None

@@ -12,6 +12,8 @@ class RejectReason(StrEnum):
     UNKNOWN_POOL = "unknown-pool"
     NO_ENDPOINTS = "no-endpoints"
     QUEUE_FULL = "queue-full"
+    NOT_SERVED_FOR_PEERS = "not-served-for-peers"
+    """Another region has forwarded it, and the pool serves this region's requests alone."""
 
 
 class EvictReason(StrEnum):

@@ -129,7 +129,7 @@ class Dispatcher:
     def _gain(self, flight: Flight, ahead: int, now: float) -> tuple[float, Pick] | None:
         """What a request would gain in another region, behind so many others here."""
         pool = flight.pool
-        if not self._books.peers.by_region or flight.request.origin is not None:
+        if not self._books.peers.may_leave(flight, pool):
             return None
         queue_seconds = self._books.capacity(pool, now).wait_seconds(ahead)
         policy = self._policies[pool.settings.policy]
@@ -210,7 +210,7 @@ class Dispatcher:
     def _forward(self, flight: Flight, remote: Remote, why: Explanation, now: float) -> None:
         if flight.queued:
             flight.pool.queue.remove(flight)
-        self._books.forward(flight, remote.region, now)
+        self._books.forward(flight, remote, now)
         self.out.append(Forward(flight.ticket, remote.region, remote.hold_seconds, why))
 
     # Queues

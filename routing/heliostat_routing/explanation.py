@@ -25,7 +25,8 @@ class Candidate:
     """One endpoint that was scored; all terms in seconds, `cost_seconds` their sum.
 
     `burden_seconds` is what the requests in flight there pay, `spread_seconds` what an endpoint
-    pays for being the only, and crowded, holder of a prefix.
+    pays for being the only, and crowded, holder of a prefix, `egress_seconds` what the way to
+    another region costs.
     """
 
     endpoint: str
@@ -37,6 +38,7 @@ class Candidate:
     burden_seconds: float
     spread_seconds: float
     cost_seconds: float
+    egress_seconds: float = 0.0
 
 
 class Explicable(Protocol):

@@ -44,6 +44,8 @@ class Flight:
     """The peer region that it has been forwarded to."""
     refused: set[str] = field(default_factory=set)
     """Peer regions that are not asked again: they have refused it."""
+    forwards: int = 0
+    """How often it has been forwarded."""
     queued: bool = False
     held_for: int | None = None
     """While queued: the slot it is held for, None if it takes any."""

@@ -2,33 +2,31 @@
 
 A request that is on its way to a peer is its own reservation: until the peer's state has counted
 it, it stands before any other in the peer's queue, so a state of any age is not spent twice. What a
-peer's caches hold is known from what was forwarded to it. A state that is missing or too old is not
-an idle region: its region is no candidate. Regions that cost as good as the same take turns, so
-that ingresses which see the same states do not all choose the same one.
+peer's caches hold is known from what was forwarded to it, and from the few prefixes that are asked
+for most there, which it tells. A state that is missing or too old is not
+an idle region: its region is no candidate. Nor is one that the rules of the pool or of the request
+do not allow. Regions that cost as good as the same take turns, so that ingresses which see the same
+states do not all choose the same one.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from heapq import nsmallest
 from math import inf
 from typing import NamedTuple
 
 from heliostat_routing.bitmask import slots
-from heliostat_routing.capacity import PoolCapacity, combine
+from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.cost import burden_seconds
 from heliostat_routing.events import PeerSettings, RegionStateReceived
 from heliostat_routing.explanation import Candidate
 from heliostat_routing.flight import Flight
+from heliostat_routing.peer import Peer
 from heliostat_routing.pool import Pool
+from heliostat_routing.prefix_heads import head_depth
 from heliostat_routing.prefix_index import PrefixIndex
+from heliostat_routing.residency import allows
+from heliostat_routing.views import PeerView
 
-STATE_LIMIT_SECONDS = 1.0
-"""A state older than this, beside its way, says nothing any more."""
-LOST_SECONDS = 5.0
-"""A forwarded request that the peer has not counted for so long has never come. A region
-silent for as long is not waited for where no endpoint is left."""
-FORGOTTEN_SECONDS = 60.0
-"""A router of a peer that is silent for so long is gone, with all that it has counted."""
 ALIKE_RATIO = 0.05
 """Regions whose costs differ by less than this share are alike."""
 SCORED_REGIONS = 4
@@ -37,6 +35,10 @@ HOLDERS = 2
 """Of those, regions that are chosen because they hold most of the prompt, at most."""
 RANKED_SECONDS = 0.05
 """How long an order of the regions is used again."""
+BYTES_PER_OUTPUT_TOKEN = 250
+"""Of a streamed answer on the wire: an event with one token in JSON."""
+MOST_FORWARDS = 4
+"""Times that a request is sent to other regions; then it stays here."""
 
 
 class Remote(NamedTuple):
@@ -49,6 +51,8 @@ class Remote(NamedTuple):
     prefill_seconds: float
     network_seconds: float
     burden_seconds: float
+    egress_seconds: float
+    """The price of the way, as the time of an engine that it would buy."""
     cost_seconds: float
     hold_seconds: float
     """How long the peer may hold it before it shall refuse."""
@@ -70,109 +74,13 @@ class Remote(NamedTuple):
             burden_seconds=self.burden_seconds,
             spread_seconds=0.0,
             cost_seconds=self.cost_seconds,
+            egress_seconds=self.egress_seconds,
         )
 
 
 def region_account(region: str) -> str:
     """The name of a region where endpoints have their addresses."""
     return f"region/{region}"
-
-
-class _Report(NamedTuple):
-    """What one router of a region said last."""
-
-    heard_at: float
-    capacities: dict[str, PoolCapacity]
-    received: int
-
-
-class Peer:
-    """One other region, as its routers describe it."""
-
-    def __init__(self, settings: PeerSettings, slot: int, now: float) -> None:
-        self.settings = settings
-        self.slot = slot
-        self.capacities: dict[str, PoolCapacity] = {}
-        self.heard_at: float | None = None
-        self.forwarded_at = 0.0
-        """The stamp of the last request that was sent there."""
-        self._known_since = now
-        self._refused_until = 0.0
-        self._round_trip_seconds: float | None = None
-        self._reports: dict[str, _Report] = {}
-        self._in_transit: deque[tuple[float, str]] = deque()
-        self._in_transit_to: dict[str, int] = {}
-
-    @property
-    def round_trip_seconds(self) -> float:
-        """As measured, else as assumed."""
-        measured = self._round_trip_seconds
-        return self.settings.round_trip_seconds if measured is None else measured
-
-    def on_state(self, event: RegionStateReceived, now: float) -> None:
-        """Take over what one of the region's routers says."""
-        self.heard_at = now
-        if event.round_trip_seconds is not None:
-            self._round_trip_seconds = event.round_trip_seconds
-        before = self._reports.get(event.writer)
-        if before is not None:
-            begun_anew = event.received < before.received
-            self._arrived(event.received - (0 if begun_anew else before.received))
-        capacities = {name: capacity for name, capacity in event.capacities if capacity.serves}
-        self._reports[event.writer] = _Report(now, capacities, event.received)
-        self._combine(now)
-
-    def on_forward(self, pool: str, stamp: float, now: float) -> None:
-        """Note a request that is sent there."""
-        self.forwarded_at = stamp
-        self._in_transit.append((now, pool))
-        self._in_transit_to[pool] = self._in_transit_to.get(pool, 0) + 1
-
-    def on_refusal(self, now: float) -> None:
-        """Leave the region alone until its next state can know better."""
-        self._refused_until = now + self.round_trip_seconds
-
-    def in_transit(self, pool: str, now: float) -> int:
-        """Requests sent to a pool there that no state has counted yet."""
-        while self._in_transit and self._in_transit[0][0] < now - LOST_SECONDS:
-            self._arrived(1)
-        return self._in_transit_to.get(pool, 0)
-
-    def usable(self, now: float) -> bool:
-        """Whether its state is fresh enough to act on."""
-        if self.heard_at is None or now < self._refused_until:
-            return False
-        return now - self.heard_at <= self._state_limit_seconds
-
-    def expected(self, pool: str, now: float) -> bool:
-        """Whether it may say soon that it could serve a pool, as it did or as it is new."""
-        if self.heard_at is None:
-            return now - self._known_since <= LOST_SECONDS
-        return pool in self.capacities and now - self.heard_at <= LOST_SECONDS
-
-    @property
-    def _state_limit_seconds(self) -> float:
-        return STATE_LIMIT_SECONDS + self.round_trip_seconds
-
-    def _arrived(self, requests: int) -> None:
-        """So many of those in transit, the oldest, are so no more."""
-        for _ in range(min(requests, len(self._in_transit))):
-            pool = self._in_transit.popleft()[1]
-            self._in_transit_to[pool] -= 1
-            if not self._in_transit_to[pool]:
-                del self._in_transit_to[pool]
-
-    def _combine(self, now: float) -> None:
-        """Put together what the routers have said that are not silent."""
-        said: dict[str, list[PoolCapacity]] = {}
-        for writer, report in list(self._reports.items()):
-            silent_seconds = now - report.heard_at
-            if silent_seconds > FORGOTTEN_SECONDS:
-                del self._reports[writer]
-            elif silent_seconds <= self._state_limit_seconds:
-                for name, capacity in report.capacities.items():
-                    said.setdefault(name, []).append(capacity)
-        self.capacities = {name: combine(views) for name, views in said.items()}
 
 
 class Peers:
@@ -213,21 +121,34 @@ class Peers:
         """The shortest round trip to any region."""
         return min((peer.round_trip_seconds for peer in self.by_region.values()), default=inf)
 
+    def may_leave(self, flight: Flight, pool: Pool) -> bool:
+        """Whether the request may be sent to another region at all."""
+        return bool(
+            self.by_region
+            and pool.settings.sends
+            and flight.request.origin is None
+            and flight.forwards < MOST_FORWARDS
+        )
+
     def cheapest(
-        self, flight: Flight, pool: Pool, now: float, limit_seconds: float = inf
+        self,
+        flight: Flight,
+        pool: Pool,
+        now: float,
+        limit_seconds: float = inf,
+        stay_wait_seconds: float = inf,
     ) -> Remote | None:
         """The region that would serve the request best, for less than the limit.
 
-        None if there is none, or none can be judged. However many regions there are, a few are
-        scored: those that hold most of the prompt, and those that are best for a usual request.
+        `stay_wait_seconds` is how long it would wait here. None if there is no such region, or none
+        can be judged. However many regions there are, a few are scored: those that hold most of the
+        prompt, and those that are best for a usual request.
         """
-        if flight.request.origin is not None:
+        if not self.may_leave(flight, pool):
             return None
         scored: list[tuple[Remote, Peer]] = []
-        for peer, depth in self._promising(flight, pool, now):
-            capacity = peer.capacities.get(pool.name)
-            if capacity is None or not peer.usable(now) or peer.settings.region in flight.refused:
-                continue
+        for peer, depth in self._promising(flight, pool, stay_wait_seconds, now):
+            capacity = peer.capacities[pool.name]
             wait_seconds = capacity.wait_seconds(capacity.queued + peer.in_transit(pool.name, now))
             if peer.round_trip_seconds + wait_seconds < limit_seconds:
                 remote = self._score(flight, pool, peer, capacity, depth, wait_seconds, now)
@@ -246,46 +167,59 @@ class Peers:
 
         return min(scored, key=rank)[0]
 
-    def _promising(self, flight: Flight, pool: Pool, now: float) -> Iterator[tuple[Peer, int]]:
+    def _promising(
+        self, flight: Flight, pool: Pool, stay_wait_seconds: float, now: float
+    ) -> Iterator[tuple[Peer, int]]:
         """The regions worth scoring, with how many leading blocks of the prompt each holds."""
-        keys, chosen = flight.request.block_keys, self._by_slot
-        if len(chosen) > SCORED_REGIONS:
+        keys = flight.request.block_keys
+
+        def able(peer: Peer) -> bool:
+            return (
+                peer.settings.leave_above_seconds <= stay_wait_seconds
+                and _can_serve(peer, flight, pool)
+                and peer.usable(now)
+            )
+
+        if len(self._by_slot) <= SCORED_REGIONS:
+            chosen = [peer for peer in self._by_slot.values() if able(peer)]
+        else:
             levels = self.index.match(keys, self._slots, 1)
             holders = [self._by_slot[slot] for slot in slots(levels[0][1])] if levels else []
-            able = [p for p in holders if p.usable(now) and p.settings.region not in flight.refused]
-            nearest = nsmallest(HOLDERS, able, key=lambda peer: peer.round_trip_seconds)
-            chosen = {peer.slot: peer for peer in nearest}
+            nearest = [peer for peer in holders if able(peer)]
+            chosen = nsmallest(HOLDERS, nearest, key=lambda peer: peer.round_trip_seconds)
             for peer in self._attractive_to(pool, now):
-                if len(chosen) < SCORED_REGIONS:
-                    chosen[peer.slot] = peer
-        for slot, peer in chosen.items():
-            yield peer, self.index.depth(keys, slot)
+                if len(chosen) == SCORED_REGIONS:
+                    break
+                if peer not in chosen and able(peer):
+                    chosen.append(peer)
+        for peer in chosen:
+            known = self.index.depth(keys, peer.slot)
+            yield peer, max(known, head_depth(keys, peer.heads))
 
     def _attractive_to(self, pool: Pool, now: float) -> list[Peer]:
-        """The regions that would serve a usual request of the pool best, about now."""
-        at, best = self._attractive.get(pool.name, (now - RANKED_SECONDS, []))
-        if now - at < RANKED_SECONDS and best:
-            return best
+        """The regions in order of what a usual request of the pool would cost there about now."""
+        at, order = self._attractive.get(pool.name, (now - RANKED_SECONDS, []))
+        if now - at < RANKED_SECONDS and order:
+            return order
         decode_seconds = pool.decode_seconds(None)
 
         def usual_seconds(peer: Peer) -> float:
-            capacity = peer.capacities.get(pool.name)
-            if capacity is None or not peer.usable(now):
-                return inf
+            capacity = peer.capacities[pool.name]
             wait = capacity.wait_seconds(capacity.queued + peer.in_transit(pool.name, now))
             burden = burden_seconds(capacity.load, pool.usual_work_seconds, 0.0, decode_seconds)
             return peer.round_trip_seconds + wait + burden
 
-        best = nsmallest(SCORED_REGIONS, self.by_region.values(), key=usual_seconds)
-        self._attractive[pool.name] = now, best
-        return best
+        judged = (p for p in self.by_region.values() if pool.name in p.capacities and p.usable(now))
+        order = sorted(judged, key=usual_seconds)
+        self._attractive[pool.name] = now, order
+        return order
 
     def expected(self, flight: Flight, now: float) -> bool:
-        """Whether a region that the request has not been to may soon be able to serve it."""
-        return flight.request.origin is None and any(
-            peer.expected(flight.pool.name, now)
-            for region, peer in self.by_region.items()
-            if region not in flight.refused
+        """Whether a region that the request may go to may soon be able to serve it."""
+        pool, adapter = flight.pool, flight.request.adapter
+        return self.may_leave(flight, pool) and any(
+            _is_open_to(peer, flight, pool) and peer.expected(pool.name, adapter, now)
+            for peer in self.by_region.values()
         )
 
     def _score(
@@ -309,6 +243,7 @@ class Peers:
             ttft - flight.objective_seconds(now),
             pool.decode_seconds(flight.request.max_output_tokens),
         )
+        egress = _egress_seconds(flight, pool, peer.settings.price_per_gib)
         patience_seconds = flight.deadline - now
         return Remote(
             region=peer.settings.region,
@@ -318,14 +253,16 @@ class Peers:
             prefill_seconds=prefill,
             network_seconds=network,
             burden_seconds=burden,
-            cost_seconds=ttft + burden,
+            egress_seconds=egress,
+            cost_seconds=ttft + burden + egress,
             hold_seconds=max(network, min(2 * wait, patience_seconds)),
         )
 
-    def send(self, flight: Flight, region: str, stamp: float, now: float) -> None:
+    def send(self, flight: Flight, remote: Remote, stamp: float, now: float) -> None:
         """Note that a request goes to a region, and that its caches will hold the prompt."""
-        peer, keys = self.by_region[region], flight.request.block_keys
-        peer.on_forward(flight.pool.name, stamp, now)
+        peer, keys = self.by_region[remote.region], flight.request.block_keys
+        peer.on_forward(flight.ticket, flight.pool.name, remote.hold_seconds, stamp, now)
+        flight.forwards += 1
         flight.depth, flight.stamp = self.index.depth(keys, peer.slot), stamp
         kv_tokens = sum(capacity.kv_capacity_tokens for capacity in peer.capacities.values())
         self.index.record(peer.slot, keys, stamp, int(kv_tokens / flight.pool.tokens.block_tokens))
@@ -334,5 +271,55 @@ class Peers:
         """Note that a region has not served a request: its caches do not hold what was new."""
         peer = self.by_region.get(region)
         if peer is not None:
-            peer.on_refusal(now)
+            peer.on_return(flight.ticket, flight.dispatched_at, now)
             self.index.retract(peer.slot, flight.request.block_keys, flight.depth, flight.stamp)
+
+    def close(self, flight: Flight) -> None:
+        """Note that the stream of a request that has been forwarded is over."""
+        peer = self.by_region.get(flight.region or "")
+        if peer is not None:
+            peer.on_end(flight.ticket)
+
+    def on_served(self, region: str) -> None:
+        """Note that a region has served a request."""
+        peer = self.by_region.get(region)
+        if peer is not None:
+            peer.standing.on_served()
+
+    def on_lost(self, region: str, now: float) -> None:
+        """Note that a region is not reached any more."""
+        peer = self.by_region.get(region)
+        if peer is not None:
+            peer.on_lost(now)
+
+    def views(self, now: float) -> tuple[PeerView, ...]:
+        """What is believed of each region, to read."""
+        return tuple(peer.view(now) for peer in self.by_region.values())
+
+
+def _egress_seconds(flight: Flight, pool: Pool, price_per_gib: float) -> float:
+    """What sending the request and its answer costs, in seconds of an engine at its price."""
+    if not price_per_gib:
+        return 0.0
+    request = flight.request
+    output_tokens = pool.tokens.expected_output(request.max_output_tokens)
+    gib = (request.prompt_bytes + output_tokens * BYTES_PER_OUTPUT_TOKEN) / 2**30
+    price_per_second = pool.settings.engine_price_per_hour / 3600
+    return gib * price_per_gib / price_per_second if price_per_second > 0 else inf
+
+
+def _is_open_to(peer: Peer, flight: Flight, pool: Pool) -> bool:
+    """Whether the rules allow the region, and it has not refused the request."""
+    region, groups = peer.settings.region, peer.settings.groups
+    return (
+        region not in flight.refused
+        and allows(pool.settings.residency, region, groups)
+        and allows(flight.request.residency, region, groups)
+    )
+
+
+def _can_serve(peer: Peer, flight: Flight, pool: Pool) -> bool:
+    """Whether the region may have the request, and has the pool and the adapter."""
+    capacity = peer.capacities.get(pool.name)
+    takes = capacity is not None and capacity.takes(flight.request.adapter)
+    return takes and _is_open_to(peer, flight, pool)

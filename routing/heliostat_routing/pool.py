@@ -87,3 +87,9 @@ class Pool:
         if adapter is None:
             return self.ready
         return self.ready & (self._adapters.get(adapter, 0) | self._any_adapter)
+
+    def adapters(self, among: int) -> frozenset[str] | None:
+        """The LoRA adapters that these slots can serve; None: any."""
+        if self._any_adapter & among:
+            return None
+        return frozenset(name for name, holders in self._adapters.items() if holders & among)

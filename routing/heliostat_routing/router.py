@@ -23,6 +23,7 @@ from heliostat_routing.events import (
     ForwardRefused,
     MetricsScraped,
     Outcome,
+    PeerLost,
     PeersUpdated,
     PoolRemoved,
     PoolUpdated,
@@ -41,8 +42,9 @@ from heliostat_routing.events import (
 from heliostat_routing.flight import Flight
 from heliostat_routing.ledger import Ledger
 from heliostat_routing.pool import Pool
+from heliostat_routing.prefix_heads import PrefixHeads
 from heliostat_routing.siblings import MOST_FLIGHTS, Relay, renumbered, sibling_ticket
-from heliostat_routing.views import EndpointView, PoolView
+from heliostat_routing.views import EndpointView, PeerView, PoolView
 
 MEASURE_SECONDS = 30.0
 """How long a finished request is remembered for its access log entry."""
@@ -66,6 +68,7 @@ class Router:
         self._retiring = False
         """Whether a pool has been removed that still has a queue."""
         self._received: dict[str, int] = {}
+        self._heads = PrefixHeads()
 
     @property
     def ledger(self) -> Ledger:
@@ -119,6 +122,8 @@ class Router:
             case RegionStateReceived():
                 if self._books.peers.on_state(event, now):
                     self._dispatcher.offer_to_peers(now)
+            case PeerLost(region):
+                self._books.peers.on_lost(region, now)
             case ForwardRefused(ticket, region):
                 flight = self._books.flights.get(ticket)
                 if flight is not None and flight.region == region:
@@ -140,8 +145,10 @@ class Router:
     def _on_arrived(self, request: RequestArrived, now: float) -> None:
         pool = self._books.pools.get(request.pool)
         if pool is None or pool.retired:
-            self._note_origin(request)
-            self._dispatcher.out.append(Reject(request.ticket, RejectReason.UNKNOWN_POOL, 1.0))
+            self._turn_away(request, RejectReason.UNKNOWN_POOL)
+            return
+        if request.origin is not None and not pool.settings.serves:
+            self._turn_away(request, RejectReason.NOT_SERVED_FOR_PEERS)
             return
         patience_seconds = pool.settings.queue_timeout_seconds
         age_seconds = held_seconds = pool.settings.age_bound_seconds
@@ -160,7 +167,14 @@ class Router:
         )
         self._books.open(flight)
         self._note_origin(request)
+        if self._books.peers.by_region:
+            self._heads.note(request.block_keys)
         self._dispatcher.decide(flight, now)
+
+    def _turn_away(self, request: RequestArrived, reason: RejectReason) -> None:
+        """Answer a request that no pool here is for."""
+        self._note_origin(request)
+        self._dispatcher.out.append(Reject(request.ticket, reason, 1.0))
 
     def _note_origin(self, request: RequestArrived) -> None:
         """Count a request that another region has sent, served or not: it is on its way no more."""
@@ -223,7 +237,7 @@ class Router:
         self._books.close(flight, now)
         if flight.measured:
             self._settled[ticket] = now, flight
-        elif flight.endpoint is not None:
+        elif flight.endpoint is not None or flight.region is not None:
             flight.finished_at = now
             self._unmeasured[ticket] = flight
 
@@ -251,7 +265,14 @@ class Router:
             self._settled[event.ticket] = now, flight
         else:
             flight = self._books.flights.get(event.ticket)
-        if flight is None or flight.measured or flight.endpoint is None:
+        if flight is None or flight.measured:
+            return
+        if flight.region is not None:
+            flight.measured = True
+            if event.outcome in (Outcome.SERVED, Outcome.REFUSED):
+                self._books.peers.on_served(flight.region)
+            return
+        if flight.endpoint is None:
             return
         flight.measured = True
         picked = self._books.fleet.by_address.get(flight.endpoint)
@@ -353,10 +374,23 @@ class Router:
         """What each pool could take now: what peers are told."""
         return self._books.capacities(now)
 
+    def inflight(self, address: str) -> int:
+        """Open requests at this endpoint, those that siblings have sent there among them."""
+        books = self._books
+        return books.ledger.inflight(address) + books.siblings_ledger.inflight(address)
+
+    def heads(self) -> tuple[int, ...]:
+        """Block keys of the prefixes that are asked for most, hottest first: told to peers."""
+        return self._heads.hottest()
+
     @property
     def received(self) -> Mapping[str, int]:
         """How many requests have come from each router of peers since this one began."""
         return self._received
+
+    def peer_views(self, now: float) -> tuple[PeerView, ...]:
+        """The state of every other region, to read."""
+        return self._books.peers.views(now)
 
     def views(self, now: float) -> tuple[PoolView, ...]:
         """The state of every pool, to read."""

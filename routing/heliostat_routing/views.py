@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.settings import EndpointPhase
 
 
@@ -42,3 +43,39 @@ class PoolView:
     inflight: int
     bytes_per_token: float
     endpoints: tuple[EndpointView, ...]
+
+
+class PeerReason(StrEnum):
+    """Why nothing is sent to another region for now."""
+
+    UNHEARD = "unheard"
+    """It has said nothing yet."""
+    SILENT = "silent"
+    """Its last state is too old."""
+    UNREACHED = "unreached"
+    """The stream to it has ended or is not answered."""
+    LEFT_ALONE = "left-alone"
+    """It has given requests back."""
+    ON_TRIAL = "on-trial"
+    """It has given requests back, and a few that try it out are not answered yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """Another region as the router sees it now; the counts are totals since it became a peer."""
+
+    region: str
+    usable: bool
+    reason: PeerReason | None
+    round_trip_seconds: float
+    in_transit: int
+    """Requests sent there that none of its states has counted yet."""
+    forwarded: int
+    refused: int
+    """Requests that it has given back."""
+    lost: int
+    """Requests that came back because it was not reached."""
+    backoff_seconds: float
+    """How long it is left alone from now on."""
+    capacities: tuple[tuple[str, PoolCapacity], ...]
+    """By pool."""

@@ -27,9 +27,9 @@ from heliostat_routing.events import (
     ScrapeFailed,
     Tick,
 )
-from heliostat_routing.peers import LOST_SECONDS
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
+from heliostat_routing.transit import LOST_SECONDS
 
 ADDRESSES = [f"e{number}" for number in range(4)]
 POOLS = ["a", "b"]

@@ -29,8 +29,9 @@ from heliostat_routing.events import (
     RequestFinished,
     RequestMeasured,
 )
-from heliostat_routing.peers import LOST_SECONDS, STATE_LIMIT_SECONDS
+from heliostat_routing.peer import STATE_LIMIT_SECONDS
 from heliostat_routing.settings import EndpointSettings, PolicyName, PoolSettings
+from heliostat_routing.transit import LOST_SECONDS
 from tests.routing.playbook import Playbook, target, targets
 
 RATE = 1280.0

@@ -33,7 +33,8 @@ class HeliostatPolicy:
         """Decide for one request."""
         costs = Costs(flight, pool, now)
         scored = score_candidates(costs, flight, pool, eligible, self._world)
-        remote = self._cheaper_remote(flight, pool, scored[0].cost_seconds, now)
+        stay = scored[0]
+        remote = self._cheaper_remote(flight, pool, stay.cost_seconds, stay.wait_seconds, now)
         if remote is not None:
             return self._forward(remote, scored, eligible)
         unheld = now >= flight.unheld_at
@@ -53,24 +54,25 @@ class HeliostatPolicy:
         if not world.peers.by_region:
             return None
         scored: list[Scored] = []
-        stay_seconds = inf
+        stay_seconds = wait_seconds = inf
         if eligible:
             costs = Costs(flight, pool, now, queue_seconds)
             scored = score_candidates(costs, flight, pool, eligible, world)
-            stay_seconds = scored[0].cost_seconds
-        remote = self._cheaper_remote(flight, pool, stay_seconds, now)
+            stay_seconds, wait_seconds = scored[0].cost_seconds, scored[0].wait_seconds
+        remote = self._cheaper_remote(flight, pool, stay_seconds, wait_seconds, now)
         if remote is None:
             return None
         return stay_seconds - remote.cost_seconds, self._forward(remote, scored, eligible)
 
     def _cheaper_remote(
-        self, flight: Flight, pool: Pool, stay_seconds: float, now: float
+        self, flight: Flight, pool: Pool, stay_seconds: float, wait_seconds: float, now: float
     ) -> Remote | None:
         """The best region, if it is better than staying by more than predictions are good for."""
         peers = self._world.peers
         if not peers.by_region:
             return None
-        return peers.cheapest(flight, pool, now, stay_seconds / (1 + INDIFFERENT_RATIO))
+        limit_seconds = stay_seconds / (1 + INDIFFERENT_RATIO)
+        return peers.cheapest(flight, pool, now, limit_seconds, wait_seconds)
 
     def _forward(self, remote: Remote, scored: list[Scored], eligible: int) -> Pick:
         ranked: tuple[Explicable, ...] = (remote, *scored)
