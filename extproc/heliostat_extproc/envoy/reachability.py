@@ -6,6 +6,7 @@ is no 200 would be one too, so there is no other answer.
 
 import asyncio
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 _PATH_PREFIX = "/regions/"
@@ -62,9 +63,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
-            self._connections.add(self)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's have no base class
+        self._connections.add(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._connections.discard(self)
