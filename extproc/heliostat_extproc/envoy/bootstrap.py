@@ -74,8 +74,13 @@ def bootstrap_json(settings: BootstrapSettings) -> str:
 
 def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
     """Build the bootstrap of an Envoy that serves this router."""
-    clusters = [router_cluster(wire.ROUTER_CLUSTER, settings.router_socket)]
-    bootstrap = Bootstrap(
+    names = [wire.ROUTER_CLUSTER]
+    extensions = []
+    if settings.federation is not None:
+        names.append(STATE_CLUSTER)
+        extensions.append(internal_listeners())
+    clusters = [router_cluster(name, settings.router_socket) for name in names]
+    return Bootstrap(
         node=Node(id=settings.node_id, cluster="heliostat"),
         admin=Admin(address=_admin_address(settings.admin)),
         static_resources=BootstrapStaticResources(
@@ -90,6 +95,7 @@ def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
             ),
             cds_config=ads_source(),
         ),
+        bootstrap_extensions=extensions,
         overload_manager=_overload_manager(settings),
         layered_runtime=LayeredRuntime(layers=[_runtime(settings)]),
         stats_config=StatsConfig(
@@ -100,10 +106,6 @@ def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
             )
         ),
     )
-    if settings.federation is not None:
-        clusters.append(router_cluster(STATE_CLUSTER, settings.router_socket))
-        bootstrap.bootstrap_extensions = [internal_listeners()]
-    return bootstrap
 
 
 def _overload_manager(settings: BootstrapSettings) -> OverloadManager:
