@@ -304,9 +304,8 @@ class Clients:
             data = line.removeprefix(b"data: ").strip()
             if data == b"[DONE]":
                 request.ending, request.text = Ending.SERVED, "".join(pieces)
-                return
-            if not data:
-                continue
+            if not data or request.ending is Ending.SERVED:
+                continue  # to the end, so that nobody takes this for a client that leaves
             event = json.loads(data)
             if "error" in event:
                 raise ValueError(f"error in the stream: {event['error']}")
@@ -315,7 +314,8 @@ class Clients:
                 request.first_token_at = time.monotonic()
                 await self._tell()
             pieces.append(piece)
-        raise ValueError(f"the stream ended after {len(pieces)} events")
+        if request.ending is not Ending.SERVED:
+            raise ValueError(f"the stream ended after {len(pieces)} events")
 
     async def _tell(self) -> None:
         async with self._progress:
