@@ -7,6 +7,7 @@ from heliostat_extproc.envoy.ads_stream import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
     ROUTE_TYPE,
+    SECRET_TYPE,
     EnvoyStream,
     Offer,
     Version,
@@ -208,3 +209,29 @@ def test_an_envoy_that_has_refused_all_clusters_waits_for_better_ones() -> None:
     offered = offer(2, "a")
     assert sent(stream, {ROUTE_TYPE: offered[ROUTE_TYPE]}) == []
     assert kinds(sent(stream, offered)) == [CLUSTER_TYPE, ENDPOINT_TYPE]
+
+
+def with_secret(offered: Offer, number: int, content: bytes = b"s") -> Offer:
+    """Add a secret."""
+    return {**offered, SECRET_TYPE: Version(number, {"region-certificate": content})}
+
+
+def test_secrets_wait_for_nothing_and_change_nothing_else() -> None:
+    """They are sent before clusters are settled, and a new one is sent alone."""
+    stream = EnvoyStream()
+    stream.on_request(request(CLUSTER_TYPE))
+    stream.on_request(request(SECRET_TYPE, "region-certificate"))
+    secrets, clusters = sent(stream, with_secret(offer(1, "a"), 1))
+    assert kinds([secrets, clusters]) == [SECRET_TYPE, CLUSTER_TYPE]
+    stream.on_request(request(SECRET_TYPE, "region-certificate", nonce=secrets.nonce))
+    (renewed,) = sent(stream, with_secret(offer(1, "a"), 2, b"new"))
+    assert [it.value for it in renewed.resources] == [b"new"]
+
+
+def test_without_a_secret_there_is_no_answer() -> None:
+    """An Envoy that asks for one is not told that there is none, and gets all else."""
+    stream = EnvoyStream()
+    stream.on_request(request(SECRET_TYPE, "region-certificate"))
+    settle(stream, offer(1, "a"))
+    assert stream.acked_addresses == {"a": {"a"}}
+    assert sent(stream, offer(1, "a")) == []

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from heliostat_extproc.certificates import make_self_signed
+from heliostat_extproc.envoy.active_requests import count_active_requests
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from heliostat_extproc.envoy.federation import FederationSettings
+from heliostat_extproc.envoy.peer_resources import LinkRoute, Peering, PeerRoute
+from heliostat_extproc.envoy.region_tls import region_secrets
 from heliostat_extproc.envoy.resources import (
     AddressError,
     ResourceSettings,
@@ -21,6 +25,7 @@ from heliostat_extproc.envoy.resources import (
     build_resources,
 )
 from heliostat_extproc.envoy.sidecar import SidecarSettings, publish_files, sidecar_files
+from heliostat_extproc.federation.region_certificate import RegionCertificate
 
 
 @pytest.mark.gateway
@@ -122,3 +127,39 @@ def test_only_a_single_pool_is_the_default(pools: list[str], fallback: str | Non
         if it.match.path in ("/v1/chat/completions", "") and not it.match.headers
     )
     assert (chat.route.cluster or None) == fallback
+
+
+def test_peers_and_secrets_need_a_certificate() -> None:
+    """Without one Envoy is told of no peer: its clusters would wait, and the pools with them."""
+    federation = FederationSettings.beside(Path("/run/router.sock"), 8444)
+    settings = ResourceSettings(federation=federation)
+    peer = PeerRoute("eu", ("10.0.0.1:8444",), "spiffe://example/region/eu")
+    link = LinkRoute("eu", peer.addresses, peer.identity)
+    peering = Peering(peers=(peer,), links=(link,))
+    bare = build_resources({"a": []}, settings, peering)
+    assert (set(bare.clusters), bare.secrets) == ({"pool:a"}, {})
+    certificate = RegionCertificate(b"c", b"k", b"a", "spiffe://example/region/us", datetime.max)
+    full = build_resources({"a": []}, settings, replace(peering, certificate=certificate))
+    assert set(full.clusters) == {"pool:a", "peer:eu", "connection:eu", "link:eu"}
+    assert full.clusters.keys() == full.assignments.keys()
+    assert full.addresses.keys() == {"pool:a"}
+    assert set(full.secrets) == {"region-certificate", "region-authority", "region-trust"}
+    assert full.routes == bare.routes
+
+
+def test_only_identities_that_are_named_may_come_in() -> None:
+    """With no peer at all the list holds the region itself: an empty one would let all in."""
+    certificate = RegionCertificate(b"c", b"k", b"a", "spiffe://example/region/us", datetime.max)
+    secret = region_secrets(certificate, ())["region-authority"]
+    names = secret.validation_context.match_typed_subject_alt_names
+    assert [it.matcher.exact for it in names] == ["spiffe://example/region/us"]
+
+
+def test_state_streams_are_no_active_requests() -> None:
+    """They never end by themselves: an Envoy that drains would wait for ever."""
+    assert count_active_requests("http.gateway.downstream_rq_active: 2\n") == 2
+    text = (
+        "http.gateway.downstream_rq_active: 2\nhttp.federation.downstream_rq_active: 4\n"
+        "cluster.state.upstream_rq_active: 3\n"
+    )
+    assert count_active_requests(text) == 3
