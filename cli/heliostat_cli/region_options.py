@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from heliostat_cli.envoy_options import OptionError
 from heliostat_crds.region_name import RegionName
 from heliostat_extproc.discovery.cluster_federation import Home
+from heliostat_extproc.discovery.peering import DeclaredSibling
+from heliostat_extproc.envoy.addresses import AddressError, parse_address
 from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.federation.region import Region
 from heliostat_extproc.federation.region_certificate import (
@@ -63,6 +65,15 @@ def add_region_options(parser: argparse.ArgumentParser) -> None:
         " certificates for each other",
     )
     group.add_argument(
+        "--sibling",
+        type=_parse_sibling,
+        action="append",
+        default=[],
+        metavar="NAME=IP:PORT",
+        help="another router of this region, and its federation port, with which to share one view;"
+        " may be repeated",
+    )
+    group.add_argument(
         "--sibling-selector",
         metavar="LABELS",
         help="with --kubernetes: labels of the region's gateway pods, which share one view",
@@ -111,7 +122,7 @@ def parse_membership(
             "--federation-port needs --region, and --region-certificates or --region-secret-file"
         )
     envoy = FederationSettings.beside(router_socket.absolute(), args.federation_port, host)
-    return MembershipSettings(region, source, envoy)
+    return MembershipSettings(region, source, envoy, tuple(args.sibling))
 
 
 def parse_home(args: argparse.Namespace, region: Region | None) -> Home | None:
@@ -121,6 +132,15 @@ def parse_home(args: argparse.Namespace, region: Region | None) -> Home | None:
     if args.release_namespace is None:
         raise OptionError("--kubernetes with --region needs --release-namespace")
     return Home(args.release_namespace, region.name, region.router, args.sibling_selector)
+
+
+def _parse_sibling(text: str) -> DeclaredSibling:
+    name, _, address = text.partition("=")
+    try:
+        parse_address(address)
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=IP:PORT") from error
+    return DeclaredSibling(name, address)
 
 
 def _certificate_source(args: argparse.Namespace) -> CertificateSource | None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from heliostat_extproc.discovery.peering import DeclaredSibling
 from heliostat_extproc.discovery.snapshot import Snapshot
 from heliostat_extproc.driver import RouterDriver
 from heliostat_extproc.envoy.federation import FederationSettings
@@ -31,6 +32,8 @@ class MembershipSettings:
     region: Region
     certificates: CertificateSource
     envoy: FederationSettings
+    siblings: tuple[DeclaredSibling, ...] = ()
+    """Routers of this region beside those that the discovery finds."""
 
 
 class Pools(Protocol):
@@ -64,6 +67,7 @@ class Membership:
         clock = asyncio.get_running_loop().time
         state = CoreState(core, region.router, clock=clock, model_of_pool=pools.model_of_pool)
         self.region = region
+        self._siblings = settings.siblings
         self._reachability = ReachabilityServer(settings.envoy.health_socket)
         self.certificates = RegionCertificates(settings.certificates)
         self._federation = Federation(
@@ -98,7 +102,7 @@ class Membership:
 
     def apply(self, snapshot: Snapshot) -> None:
         """Put the declared peers and siblings in force."""
-        self.peers.apply(snapshot.peers, snapshot.siblings)
+        self.peers.apply(snapshot.peers, (*self._siblings, *snapshot.siblings))
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What must run for as long as the router does."""
