@@ -25,9 +25,13 @@ class Publication:
         self.others: Mapping[str, Slot] = {}
         self.version = 0
         """Grows with each change."""
+        self._said = self.own.state
 
     def say(self, state: OwnState) -> None:
         """Make this the state of this router."""
+        if state == self._said:
+            return
+        self._said = state
         told = as_told(state, self.own.state)
         if told != self.own.state:
             self.own = replace(self.own, sequence=self.own.sequence + 1, state=told)

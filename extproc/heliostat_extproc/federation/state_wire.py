@@ -146,7 +146,9 @@ def _parse_capacity(message: Capacity, adapters: frozenset[str] | None) -> PoolC
     longest = max(message.start_microseconds, message.finish_microseconds)
     if max(counts) > MOST_COUNT or longest > LONGEST_MICROSECONDS:
         raise StateError("a number is not sane")
-    capacity = PoolCapacity(
+    if not (message.prefill_tokens_per_second and message.kv_capacity_tokens):
+        raise StateError("a pool cannot serve")
+    return PoolCapacity(
         free=message.free,
         room=message.room,
         queued=message.queued,
@@ -157,6 +159,3 @@ def _parse_capacity(message: Capacity, adapters: frozenset[str] | None) -> PoolC
         kv_capacity_tokens=message.kv_capacity_tokens,
         adapters=adapters,
     )
-    if not capacity.serves:
-        raise StateError("a pool cannot serve")
-    return capacity
