@@ -132,4 +132,4 @@ class Conversation:
         self.finished = True
         self.outcome = answer.reason
         elsewhere = self._from_peer and answer.reason in _MENDED_ELSEWHERE
-        return error_response(answer, 503 if elsewhere else answer.status)
+        return error_response(answer, 503 if elsewhere else None)

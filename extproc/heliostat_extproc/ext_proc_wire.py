@@ -126,12 +126,14 @@ def hold_response(seconds: float) -> bytes:
     return bytes(response.SerializeToString())
 
 
-def error_response(answer: ErrorAnswer, status: int) -> bytes:
-    """Answer with this error under this status."""
+def error_response(answer: ErrorAnswer, status: int | None = None) -> bytes:
+    """Answer with this error, under another status where one is given."""
     headers = [(REASON_HEADER, answer.reason.value)]
     if answer.retry_after_seconds is not None:
         headers.append(("retry-after", str(answer.retry_after_seconds)))
-    return immediate_response(status, answer.body, headers, details=answer.reason.value)
+    return immediate_response(
+        status or answer.status, answer.body, headers, details=answer.reason.value
+    )
 
 
 def immediate_response(

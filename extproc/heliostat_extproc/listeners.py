@@ -14,9 +14,10 @@ import grpc
 
 from heliostat_extproc.certificates import CertificateError, CertificateFiles, server_credentials
 
+_LONGEST_MESSAGE_BYTES = 256 * 1024 * 1024
 _OPTIONS = (
-    # The exchange has a limit of its own, and answers 413 where gRPC would cut the stream.
-    ("grpc.max_receive_message_length", -1),
+    # The exchange has a lower limit, and answers 413 where gRPC would cut the stream.
+    ("grpc.max_receive_message_length", _LONGEST_MESSAGE_BYTES),
     # A second router on the same port must fail, not take half of the requests.
     ("grpc.so_reuseport", 0),
 )

@@ -26,6 +26,9 @@ STATUSES = {
     Reason.OVERLOADED: 503,
     Reason.SHUTTING_DOWN: 503,
     Reason.TIMED_OUT: 504,
+    Reason.RESIDENCY: 421,
+    Reason.NOT_A_PEER: 403,
+    Reason.NOT_SERVED_FOR_PEERS: 503,
 }
 
 

@@ -74,6 +74,7 @@ from heliostat_extproc.envoy.peer_resources import (
     build_peer_resources,
 )
 from heliostat_extproc.errors import Reason, error_answer
+from heliostat_extproc.federation.protocol import SIGN_PATH
 from heliostat_extproc.paths import PATHS_WITHOUT_ROUTER
 
 __all__ = ["AddressError", "ResourceSettings", "Resources", "build_resources", "parse_address"]
@@ -151,7 +152,7 @@ def _serialized_routes(only_pool: str | None, settings: ResourceSettings) -> Map
     routes = build_routes(only_pool, settings)
     pools = bytes(routes)
     routes.name = FEDERATION_ROUTES
-    routes.virtual_hosts[0].routes.insert(0, _state_route())
+    routes.virtual_hosts[0].routes[:0] = [_sign_route(), _state_route()]
     return {wire.ROUTES_NAME: pools, FEDERATION_ROUTES: bytes(routes)}
 
 
@@ -268,6 +269,15 @@ def _state_route() -> Route:
     return Route(
         match=RouteMatch(prefix=STATE_PATHS),
         route=RouteAction(cluster=STATE_CLUSTER, timeout=timedelta(0), idle_timeout=timedelta(0)),
+        typed_per_filter_config={EXT_PROC: Any.pack(ExtProcPerRoute(disabled=True))},
+    )
+
+
+def _sign_route() -> Route:
+    """Answer without the router that there is nothing here, which is a sign of life."""
+    return Route(
+        match=RouteMatch(path=SIGN_PATH),
+        direct_response=DirectResponseAction(status=404),
         typed_per_filter_config={EXT_PROC: Any.pack(ExtProcPerRoute(disabled=True))},
     )
 

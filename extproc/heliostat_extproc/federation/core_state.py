@@ -85,6 +85,11 @@ class SiblingLink(Protocol):
         """Tell every sibling what has happened here."""
         ...
 
+    @property
+    def is_relaying(self) -> bool:
+        """Whether any sibling listens."""
+        ...
+
     def live_routers(self) -> tuple[str, ...]:
         """Name this router and every sibling that is heard."""
         ...
@@ -99,7 +104,7 @@ class SiblingRecorder:
 
     def record(self, now: float, event: Event, commands: Sequence[Command]) -> None:
         """Relay what siblings must know of one step."""
-        if len(self._link.live_routers()) > 1:
+        if self._link.is_relaying:
             for it in self._relay.told(event, list(commands), now):
                 self._link.relay(it)
 

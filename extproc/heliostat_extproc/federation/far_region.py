@@ -80,14 +80,17 @@ class FarRegion:
                 self._tell(self._view.slots[writer] for writer in changed)
 
     def on_heard(self, *, heard: bool) -> None:
-        """Tell the core, and whoever watches reachability."""
-        self._on_reachability(self.region, heard)
+        """Tell the core."""
         if heard:
             self._view.take(self._reception.slots)
             self.repeat()
         else:
             self._view.clear()
             self._submit(PeerLost(self.region))
+
+    def on_reached(self, *, reached: bool) -> None:
+        """What runs there goes on while its gateway answers, also without its router."""
+        self._on_reachability(self.region, reached)
 
     def on_broken(self) -> None:
         """A stream that breaks says nothing of the region: its silence does."""

@@ -7,6 +7,7 @@ end is heard outlives a stream: one that breaks and comes back at once has lost 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Protocol, TypeAlias
@@ -16,7 +17,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from heliostat_extproc.federation.liveness import Liveness
-from heliostat_extproc.federation.protocol import LARGEST_MESSAGE_BYTES, WATCH_PATH
+from heliostat_extproc.federation.protocol import LARGEST_MESSAGE_BYTES, SIGN_PATH, WATCH_PATH
 from heliostat_extproc.federation.reports import LinkReason
 from heliostat_extproc.federation.state_pb2 import Hello, WatchRequest, WatchResponse
 
@@ -42,6 +43,8 @@ class LinkSettings:
     """Of all links together: the more there are, the less often each is pinged."""
     silent_seconds: float = 0.5
     """Without an echo, beside the round trip: then the other end is not heard any more."""
+    doubtful_seconds: float = 0.15
+    """Without an echo, beside the round trip: then the other end's gateway is asked for a sign."""
     silent_pings: int = 3
     """So many pings at least go without an echo before that."""
     never_heard_seconds: float = 3.0
@@ -75,6 +78,10 @@ class FarEnd(Protocol):
         """It is heard from now on, or not any more."""
         ...
 
+    def on_reached(self, *, reached: bool) -> None:
+        """Its gateway answers from now on, or not any more, whatever its router does."""
+        ...
+
     def on_broken(self) -> None:
         """A stream that had begun is over."""
         ...
@@ -84,7 +91,8 @@ class Link:
     """Keeps one stream open until it is cancelled.
 
     `ping_interval_seconds` is asked before each wait. `check` is to be called often: it finds that
-    nothing is heard, also while a stream hangs or cannot be opened.
+    nothing is heard, also while a stream hangs or cannot be opened. A router that is away is told
+    apart from a gateway that is: while no echo comes, the gateway is asked for a sign of its own.
     """
 
     def __init__(
@@ -104,6 +112,8 @@ class Link:
         self.liveness = Liveness()
         self.heard: bool | None = None
         """None until it is decided for the first time."""
+        self.reached: bool | None = None
+        """Whether the gateway there answers; None until it is decided for the first time."""
         self.problem = LinkReason.NOT_HEARD_YET
         """Why it is not heard, if it is not or would not be soon."""
         self._socket = socket
@@ -115,6 +125,10 @@ class Link:
         self._random = random
         self._on_failed = on_failed
         self._call: _Call | None = None
+        self._ask_gateway: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] | None = None
+        self._sign: asyncio.Task[None] | None = None
+        self._signed_at = -inf
+        """When the gateway was asked for its last sign."""
         self._began_at = self._opened_at = clock()
         self._failures = 0
 
@@ -126,10 +140,34 @@ class Link:
                 self._decide(heard=False)
         elif self.heard and silent is not None and silent > silence_seconds:
             self._decide(heard=False)
+        self._check_gateway(now, silent, silence_seconds)
         hung_seconds = self._settings.hung_seconds + (self.liveness.round_trip_seconds or 0.0)
         heard_at = max(self.liveness.heard_at or self._opened_at, self._opened_at)
         if self._call is not None and now - heard_at > hung_seconds:
             self.restart()
+
+    def _check_gateway(self, now: float, silent: float | None, silence_seconds: float) -> None:
+        doubtful = silent is None or silent > self._settings.doubtful_seconds
+        if doubtful and self._ask_gateway is not None and (self._sign is None or self._sign.done()):
+            self._sign = asyncio.create_task(self._await_sign(self._ask_gateway, now))
+        if self.heard is None:
+            return
+        limit_seconds = silence_seconds + (self.liveness.round_trip_seconds or 0.0)
+        reached = self.heard or now - self._signed_at <= limit_seconds
+        if reached is not self.reached:
+            self.reached = reached
+            self._far_end.on_reached(reached=reached)
+
+    async def _await_sign(
+        self, ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes], now: float
+    ) -> None:
+        """Ask for what no router serves: the gateway there says so itself."""
+        try:
+            await ask(b"", timeout=self._settings.hung_seconds)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                self._signed_at = now
+        await asyncio.sleep(self._settings.ping_seconds)
 
     def restart(self) -> None:
         """Open the stream anew."""
@@ -140,6 +178,7 @@ class Link:
         """Keep the stream open."""
         async with self._channel() as channel:
             watch = channel.stream_stream(WATCH_PATH, None, None)
+            self._ask_gateway = channel.unary_unary(SIGN_PATH, None, None)
             while True:
                 try:
                     await self._follow(watch)

@@ -295,9 +295,8 @@ class Federation:
         )
 
     def _drop_peer(self, region: str) -> None:
-        """It is no peer any more: what is on its way there is given back."""
+        """It is no peer any more: it gets nothing new, and what runs there runs to its end."""
         self._close(self._peers.pop(region))
-        self._on_reachability(region, False)
 
     def _drop_sibling(self, name: str) -> None:
         sibling = self._siblings.pop(name)

@@ -7,6 +7,8 @@ from heliostat_routing.settings import BLOCK_BYTES
 STATE_SERVICE = "heliostat.v1.State"
 WATCH_METHOD = "Watch"
 WATCH_PATH = f"/{STATE_SERVICE}/{WATCH_METHOD}"
+SIGN_PATH = f"/{STATE_SERVICE}/Sign"
+"""No router serves it: the Envoy before it says so itself, which tells that the gateway works."""
 
 VERSION = 1
 BLOCK_KEY_SCHEME = f"xxh3-64/{BLOCK_BYTES}"

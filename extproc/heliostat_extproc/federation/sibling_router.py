@@ -79,6 +79,9 @@ class SiblingRouter:
         if not heard:
             self.link.restart()
 
+    def on_reached(self, *, reached: bool) -> None:
+        """Nothing is sent there."""
+
     def on_broken(self) -> None:
         """Forget it."""
         self._forget()
