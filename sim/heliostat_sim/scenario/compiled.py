@@ -231,6 +231,10 @@ def _signals(spec: SignalsSpec) -> SignalSettings:
         scrape_loss_ratio=spec.scrape_loss,
         access_log_seconds=spec.access_log,
         state_interval_seconds=spec.state_interval,
+        relays=spec.relays,
+        relay_seconds=spec.relay_delay,
+        relay_interval_seconds=spec.relay_interval,
+        sibling_lost_seconds=spec.sibling_lost,
         assumed_prefill_ratio=spec.assumed_prefill,
     )
 
@@ -243,6 +247,7 @@ def _fault(spec: FaultSpec) -> Fault:
         region=spec.region,
         other_region=spec.other_region or "",
         engine=spec.engine or 0,
+        gateway=spec.gateway or 0,
         speed_ratio=1.0 if spec.speed is None else spec.speed,
     )
 

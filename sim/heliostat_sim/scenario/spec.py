@@ -96,6 +96,7 @@ class FaultSpec(Strict):
     region: str
     other_region: str | None = None
     engine: Count | None = None
+    gateway: Count | None = None
     speed: SomeRatio | None = None
 
     @model_validator(mode="after")
@@ -103,6 +104,7 @@ class FaultSpec(Strict):
         wanted = {
             "otherRegion": (self.other_region, self.kind is FaultKind.LINK),
             "engine": (self.engine, self.kind in (FaultKind.ENGINE, FaultKind.SLOW)),
+            "gateway": (self.gateway, self.kind is FaultKind.POD),
             "speed": (self.speed, self.kind is FaultKind.SLOW),
         }
         for name, (value, needed) in wanted.items():
@@ -122,6 +124,11 @@ class SignalsSpec(Strict):
     scrape_loss: Share = _SIGNALS.scrape_loss_ratio
     access_log: Seconds = _SIGNALS.access_log_seconds
     state_interval: SomeSeconds = _SIGNALS.state_interval_seconds
+    relays: bool = _SIGNALS.relays
+    """Whether Heliostat's routers of one region keep one view."""
+    relay_delay: Seconds = _SIGNALS.relay_seconds
+    relay_interval: Seconds = _SIGNALS.relay_interval_seconds
+    sibling_lost: Seconds = _SIGNALS.sibling_lost_seconds
     assumed_prefill: SomeRatio = _SIGNALS.assumed_prefill_ratio
     """The prefill rate that settings assume, of the true one."""
 
@@ -201,6 +208,12 @@ class ScenarioSpec(Strict):
                 raise misfit(
                     f"{fault.region} has {engines[fault.region]} engines, counted from 0",
                     *("faults", index, "engine"),
+                )
+            gateways = self.expanded_regions()[fault.region].gateways
+            if fault.gateway is not None and fault.gateway >= gateways:
+                raise misfit(
+                    f"{fault.region} has {gateways} gateways, counted from 0",
+                    *("faults", index, "gateway"),
                 )
         return self
 

@@ -7,10 +7,17 @@ clairvoyant may look into `EngineHost.engine` directly.
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from heliostat_sim.world.engine_host import EngineHost, Scrape
 from heliostat_sim.world.request import Ending, Request
+
+
+class Sibling(NamedTuple):
+    """Another gateway of a region; one that has restarted is another one."""
+
+    name: str
+    life: int
 
 
 class Balancer(Protocol):
@@ -66,6 +73,10 @@ class GatewayPort(Protocol):
         """The other regions that have gateways."""
 
     @property
+    def siblings(self) -> tuple[Sibling, ...]:
+        """The other gateways of the region that are believed to be up."""
+
+    @property
     def engines(self) -> tuple[EngineHost, ...]:
         """The engines that the gateway may dispatch to: its region's, or all of them."""
 
@@ -104,3 +115,9 @@ class GatewayPort(Protocol):
 
     def tell(self, region: str, message: Any) -> None:
         """Send a message to the balancers of another region's gateways."""
+
+    def follow_siblings(self, on_changed: Callable[[], None]) -> None:
+        """Be told whenever `siblings` has changed."""
+
+    def tell_siblings(self, message: Any, only: str | None = None) -> None:
+        """Send a message to the balancers of the region's other gateways, or of one of them."""

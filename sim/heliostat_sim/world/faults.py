@@ -16,6 +16,7 @@ def schedule_faults(world: "World") -> None:
     break_of: dict[FaultKind, Callable[[World, Fault], None]] = {
         FaultKind.ENGINE: _break_engine,
         FaultKind.GATEWAY: _break_gateways,
+        FaultKind.POD: _break_pod,
         FaultKind.LINK: _cut_link,
         FaultKind.REGION: _break_region,
         FaultKind.SLOW: lambda world, fault: _set_speed(world, fault, fault.speed_ratio),
@@ -23,6 +24,7 @@ def schedule_faults(world: "World") -> None:
     mend_of: dict[FaultKind, Callable[[World, Fault], None]] = {
         FaultKind.ENGINE: _mend_engine,
         FaultKind.GATEWAY: _mend_gateways,
+        FaultKind.POD: _mend_pod,
         FaultKind.LINK: lambda world, fault: world.network.mend(fault.region, fault.other_region),
         FaultKind.REGION: _mend_region,
         FaultKind.SLOW: lambda world, fault: _set_speed(world, fault, 1.0),
@@ -70,6 +72,22 @@ def _mend_gateways(world: "World", fault: Fault) -> None:
     for gateway in world.all_gateways_of(fault.region):
         if not gateway.alive:
             gateway.restart()
+
+
+def _break_pod(world: "World", fault: Fault) -> None:
+    gateway = world.all_gateways_of(fault.region)[fault.gateway]
+    if gateway.alive:
+        streams = [*gateway.open.values(), *gateway.lent.values()]
+        gateway.alive = False
+        gateway.stop()
+        for request in streams:
+            world.break_off(request)
+
+
+def _mend_pod(world: "World", fault: Fault) -> None:
+    gateway = world.all_gateways_of(fault.region)[fault.gateway]
+    if not gateway.alive:
+        gateway.restart()
 
 
 def _cut_link(world: "World", fault: Fault) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from heliostat_sim.world.balancer import Balancer
+from heliostat_sim.world.balancer import Balancer, Sibling
 from heliostat_sim.world.engine_host import EngineHost, Scrape
 from heliostat_sim.world.request import Ending, Request
 
@@ -28,6 +28,9 @@ class Gateway:
         """Requests that this gateway places, from their coming to their end."""
         self.lent: dict[int, Request] = {}
         """Requests that came here and were forwarded."""
+        self.known = True
+        """Whether its siblings believe it to be up."""
+        self._on_siblings_changed: Callable[[], None] | None = None
         self._factory = factory
         self._random = Random(f"gateway/{world.seed}/{self.name}")  # noqa: S311 - reproducible
         self.balancer = factory(self)
@@ -38,6 +41,12 @@ class Gateway:
     def peers(self) -> tuple[str, ...]:
         """The other regions that have gateways."""
         return tuple(region for region in self.world.gateway_regions if region != self.region)
+
+    @property
+    def siblings(self) -> tuple[Sibling, ...]:
+        """The other gateways of the region that are believed to be up."""
+        others = (g for g in self.world.all_gateways_of(self.region) if g is not self)
+        return tuple(Sibling(other.name, other.life) for other in others if other.known)
 
     @property
     def engines(self) -> tuple[EngineHost, ...]:
@@ -197,6 +206,26 @@ class Gateway:
 
         world.loop.after(way, deliver)
 
+    def follow_siblings(self, on_changed: Callable[[], None]) -> None:
+        """Be told whenever `siblings` has changed."""
+        self._on_siblings_changed = on_changed
+
+    def tell_siblings(self, message: Any, only: str | None = None) -> None:
+        """Send a message to the balancers of the region's other gateways, or of one of them."""
+        world = self.world
+        others = [g for g in world.gateways_of(self.region) if g is not self]
+        receivers = [g for g in others if only in (None, g.name)]
+        world.records.relays += len(receivers)
+        world.records.relay_bytes += len(receivers) * getattr(message, "wire_bytes", 0)
+        lives = [(gateway, gateway.life) for gateway in receivers]
+
+        def deliver() -> None:
+            for gateway, life in lives:
+                if gateway.alive and gateway.life == life:
+                    gateway.balancer.on_message(self.name, message)
+
+        world.loop.after(world.settings.signals.relay_seconds, deliver)
+
     # What happens to its streams
 
     def on_first_token(self, request: Request, at: float) -> None:
@@ -251,6 +280,8 @@ class Gateway:
     def stop(self) -> list[Request]:
         """Die, or restart without memory; return the requests that only this router knew."""
         self.life += 1
+        life, wait = self.life, self.world.settings.signals.sibling_lost_seconds
+        self.world.loop.after(wait, lambda: self._be_known(up=False) if life == self.life else None)
         lost = [r for r in self.open.values() if r.engine is None or r.id not in r.engine.requests]
         self.open.clear()
         self.lent.clear()
@@ -262,3 +293,11 @@ class Gateway:
         self.life += 1
         self.balancer = self._factory(self)
         self.balancer.start()
+        self._be_known(up=True)
+
+    def _be_known(self, *, up: bool) -> None:
+        """Let siblings believe that it is up, or that it is not."""
+        self.known = up
+        for gateway in self.world.gateways_of(self.region):
+            if gateway is not self and gateway._on_siblings_changed is not None:
+                gateway._on_siblings_changed()

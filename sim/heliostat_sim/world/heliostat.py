@@ -4,9 +4,11 @@ What the shell of the router process does with Envoy, the engines and the clock,
 world; every decision is `heliostat_routing`'s own.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
+from zlib import crc32
 
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.commands import (
@@ -34,11 +36,15 @@ from heliostat_routing.events import (
     RequestFinished,
     RequestMeasured,
     ScrapeFailed,
+    SiblingGone,
+    SiblingQueues,
+    SiblingSent,
     Tick,
 )
 from heliostat_routing.router import Router
 from heliostat_routing.settings import BLOCK_BYTES, EndpointSettings, PoolSettings
-from heliostat_sim.world.balancer import GatewayPort
+from heliostat_routing.siblings import SiblingEvent
+from heliostat_sim.world.balancer import GatewayPort, Sibling
 from heliostat_sim.world.engine_host import EngineHost, Scrape
 from heliostat_sim.world.request import Ending, Request
 from heliostat_sim.world.settings import SignalSettings, WorldSettings
@@ -64,6 +70,22 @@ class RegionState:
         return 24 + 64 * len(self.capacities) + 16 * len(self.received)
 
 
+RelayedEvent = SiblingEvent | MetricsScraped | ScrapeFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What one router tells its siblings at once."""
+
+    events: tuple[RelayedEvent, ...]
+
+    @property
+    def wire_bytes(self) -> int:
+        """About what it takes on the wire: a header each, and the block keys."""
+        keys = sum(len(e.request.block_keys) for e in self.events if isinstance(e, SiblingSent))
+        return 32 * len(self.events) + 8 * keys
+
+
 class HeliostatBalancer:
     """One router. `observe` sees each event and what the core answers: for recordings."""
 
@@ -84,14 +106,23 @@ class HeliostatBalancer:
         self._hosts: dict[str, EngineHost] = {}
         self._scrape_loops: dict[str, int] = {}
         """The number of each address's latest loop: earlier ones stop at their next turn."""
+        self._scraping: dict[str, EngineHost] = {}
+        """Who is scraped from here: each engine by one of the region's gateways."""
+        self._relay = self.router.relay(port.name)
+        self._siblings: frozenset[Sibling] = frozenset()
+        self._to_tell: list[tuple[float, RelayedEvent]] = []
+        self._told_at = -inf
         self._wake_at: float | None = None
 
     # What happens
 
     def start(self) -> None:
         """Tell the core its endpoints, and begin to scrape them."""
-        self.on_engines_changed()
         port = self._port
+        if self._signals.relays:
+            self._siblings = frozenset(port.siblings)
+            port.follow_siblings(self._on_siblings_changed)
+        self.on_engines_changed()
         if port.peers:
             peers = tuple(PeerSettings(p, port.round_trip_seconds(p)) for p in port.peers)
             self._tell(PeersUpdated(peers))
@@ -99,11 +130,26 @@ class HeliostatBalancer:
 
     def on_engines_changed(self) -> None:
         """Discovery has changed."""
-        before = self._hosts
         self._hosts = {engine.address: engine for engine in self._port.engines}
         endpoints = tuple(EndpointSettings(address) for address in self._hosts)
         self._tell(PoolUpdated(POOL, self._pool, endpoints))
-        for address, host in self._hosts.items():
+        self._share_scrapes()
+
+    def _on_siblings_changed(self) -> None:
+        """Gateways of this region have gone, or come and know nothing yet."""
+        before, self._siblings = self._siblings, frozenset(self._port.siblings)
+        for sibling in sorted(before - self._siblings):
+            self._tell(SiblingGone(sibling.name))
+        for sibling in sorted(self._siblings - before):
+            words = Words(tuple(self._relay.snapshot(self._port.now)))
+            self._port.tell_siblings(words, sibling.name)
+        self._share_scrapes()
+
+    def _share_scrapes(self) -> None:
+        """Scrape the engines that fall to this gateway, and no others."""
+        before = self._scraping
+        self._scraping = {a: host for a, host in self._hosts.items() if self._scrapes(a)}
+        for address, host in self._scraping.items():
             if before.get(address) is not host:
                 loop = self._scrape_loops.get(address, 0) + 1
                 self._scrape_loops[address] = loop
@@ -160,7 +206,11 @@ class HeliostatBalancer:
         self._tell(ForwardRefused(request.id, region))
 
     def on_message(self, sender: str, message: Any) -> None:
-        """A peer tells its state."""
+        """A peer tells its state, or a sibling what it has done and seen."""
+        if isinstance(message, Words):
+            for event in message.events:
+                self._tell(event)
+            return
         state: RegionState = message
         self._tell(
             RegionStateReceived(
@@ -193,6 +243,8 @@ class HeliostatBalancer:
         commands = self.router.handle(event, now)
         if self._observe is not None:
             self._observe(now, event, commands)
+        if self._siblings:
+            self._pass_on(self._relay.told(event, commands, now))
         for command in commands:
             match command:
                 case Dispatch():
@@ -210,6 +262,29 @@ class HeliostatBalancer:
                     self._refuse(self._requests.pop(ticket), Ending.EXPIRED)
                 case Enqueue():
                     pass
+
+    def _pass_on(self, events: Iterable[RelayedEvent]) -> None:
+        """Tell siblings: at once after a pause, else with all that comes up in an interval."""
+        now, idle = self._port.now, not self._to_tell
+        self._to_tell += ((now, event) for event in events)
+        if idle and self._to_tell:
+            self._port.call_at(self._told_at + self._signals.relay_interval_seconds, self._flush)
+
+    def _flush(self) -> None:
+        now = self._told_at = self._port.now
+        words: list[RelayedEvent] = []
+        queues = False
+        for at, event in self._to_tell:
+            if isinstance(event, SiblingSent):
+                words.append(replace(event, age_seconds=event.age_seconds + now - at))
+            elif isinstance(event, SiblingQueues):
+                queues = True
+            else:
+                words.append(event)
+        if queues:
+            words.append(self._relay.queues(now))
+        self._to_tell = []
+        self._port.tell_siblings(Words(tuple(words)))
 
     def _refuse(self, request: Request, ending: Ending) -> None:
         """Give a forwarded request back to its ingress; answer others with an error."""
@@ -247,12 +322,17 @@ class HeliostatBalancer:
 
     # Scrapes
 
+    def _scrapes(self, address: str) -> bool:
+        """Whether the engine falls to this gateway: to the one with the highest hash with it."""
+        own = crc32(f"{self._port.name} {address}".encode())
+        return all(own > crc32(f"{s.name} {address}".encode()) for s in self._siblings)
+
     def _scrape_after(self, host: EngineHost, loop: int, seconds: float) -> None:
         self._port.call_at(self._port.now + seconds, lambda: self._scrape(host, loop))
 
     def _goes_on(self, host: EngineHost, loop: int) -> bool:
         address = host.address
-        return self._hosts.get(address) is host and self._scrape_loops[address] == loop
+        return self._scraping.get(address) is host and self._scrape_loops[address] == loop
 
     def _scrape(self, host: EngineHost, loop: int) -> None:
         if self._goes_on(host, loop):
@@ -261,13 +341,15 @@ class HeliostatBalancer:
     def _on_scraped(self, host: EngineHost, loop: int, metrics: Scrape | None) -> None:
         if not self._goes_on(host, loop):
             return
-        if metrics is None:
-            self._tell(ScrapeFailed(host.address))
-        else:
-            self._tell(MetricsScraped(host.address, scraped(metrics, host.profile.kv_tokens)))
-        busy = self.router.ledger.inflight(host.address) > 0 and metrics is not None
+        event: MetricsScraped | ScrapeFailed = ScrapeFailed(host.address)
+        if metrics is not None:
+            event = MetricsScraped(host.address, scraped(metrics, host.profile.kv_tokens))
+        self._tell(event)
+        if self._siblings:
+            self._pass_on((event,))
+        busy = self.router.inflight(host.address) > 0 and metrics is not None
         signals = self._signals
-        shortest = len(self._hosts) / signals.scrapes_per_second
+        shortest = len(self._scraping) / signals.scrapes_per_second
         wait = signals.scrape_interval_seconds if busy else signals.idle_scrape_interval_seconds
         wait = max(wait, shortest)
         self._scrape_after(host, loop, wait * (0.9 + 0.2 * self._port.random.random()))

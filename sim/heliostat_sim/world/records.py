@@ -60,6 +60,9 @@ class Records:
     messages: int = 0
     """State messages between regions, one for each gateway that they go to."""
     message_bytes: int = 0
+    relays: int = 0
+    """Messages between the gateways of one region, one for each that they go to."""
+    relay_bytes: int = 0
     engine_seconds: float = 0.0
     """Time that engines were up, all together."""
 

@@ -13,7 +13,9 @@ class FaultKind(StrEnum):
     ENGINE = "engine"
     """An engine dies: its streams are cut, its cache is gone when it is back."""
     GATEWAY = "gateway"
-    """A router restarts and forgets everything; its queue is lost, streams in flight go on."""
+    """A region's routers restart and forget everything; queues are lost, streams go on."""
+    POD = "pod"
+    """One gateway of a region is gone, with all streams through it."""
     LINK = "link"
     """The gateways and engines of two regions cannot reach each other; streams are cut."""
     REGION = "region"
@@ -34,6 +36,8 @@ class Fault:
     """The other end of a link."""
     engine: int = 0
     """Which of the region's engines, from 0."""
+    gateway: int = 0
+    """Which of the region's gateways, from 0."""
     speed_ratio: float = 1.0
 
 
@@ -66,6 +70,14 @@ class SignalSettings:
     states_per_second: float = 100.0
     """What a router sends at most to all its peers, so that the exchange grows with the regions and
     not with their pairs: with more than ten peers each hears less often."""
+    relays: bool = True
+    """Whether Heliostat's routers of one region tell each other what they send and see."""
+    relay_seconds: float = 0.001
+    """One way between two routers of a region."""
+    relay_interval_seconds: float = 0.005
+    """Between two messages of a router to its siblings, at least."""
+    sibling_lost_seconds: float = 0.7
+    """From a gateway's death until its siblings know."""
     assumed_prefill_ratio: float = 1.0
     """The prefill rate that the pool's settings assume, over the true one."""
 

@@ -1,0 +1,235 @@
+"""Routers of one region: one view of its endpoints, and who takes a freed one."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from heliostat_routing.commands import Command, Dispatch
+from heliostat_routing.events import (
+    AttemptStarted,
+    Event,
+    Outcome,
+    RequestArrived,
+    RequestFinished,
+    RequestMeasured,
+    SiblingGone,
+    SiblingQueue,
+    SiblingQueues,
+    SiblingSent,
+    SiblingTold,
+)
+from heliostat_routing.siblings import (
+    TURN_SECONDS,
+    SiblingEvent,
+    sibling_number,
+    sibling_ticket,
+)
+from tests.routing.playbook import Playbook, keys, target, targets
+
+SLOW = 1280.0
+"""Prefill tokens a second: 10 blocks take a second."""
+PROMPT = keys(("one", 10))
+OTHER = keys(("other", 10))
+
+
+def sent(
+    ticket: int, endpoint: str, prompt: tuple[int, ...] = PROMPT, age_seconds: float = 0.0
+) -> SiblingSent:
+    """A sibling has sent a request."""
+    return SiblingSent("r2", RequestArrived(ticket, "p", prompt, 5120), endpoint, age_seconds)
+
+
+def waits(
+    name: str, oldest_seconds: float | None, held: tuple[tuple[str, float], ...] = ()
+) -> SiblingQueues:
+    """A sibling has a request queued."""
+    return SiblingQueues(name, (SiblingQueue("p", 1, oldest_seconds, held),))
+
+
+def test_what_a_sibling_sends_keeps_an_endpoint_busy() -> None:
+    """A sibling's request counts at its endpoint as an own one does, and in no own account."""
+    book = Playbook(2, prefill_tokens_per_second=SLOW)
+    assert book.tell(sent(7, "e0")) == []
+    assert target(book.arrive(1, OTHER)) == "e1"
+    assert book.inflight("e0") == 0
+    assert book.router.inflight("e0") == 1
+    assert len(book.router.ledger) == 1
+    (view,) = book.router.views(book.now)
+    assert [endpoint.pending for endpoint in view.endpoints] == [1, 1]
+    assert (view.inflight, [endpoint.inflight for endpoint in view.endpoints]) == (1, [0, 1])
+
+
+def test_a_prefix_that_a_sibling_has_sent_is_known() -> None:
+    """A conversation's next turn finds the endpoint to which a sibling has sent the one before."""
+    for endpoint in ("e0", "e1"):
+        book = Playbook(2)
+        book.tell(sent(7, endpoint))
+        book.tell(SiblingTold("r2", RequestFinished(7)), after=5.0)
+        assert target(book.arrive(1, PROMPT)) == endpoint
+
+
+def test_a_late_word_counts_from_when_it_was_sent() -> None:
+    """Prefill that a sibling has sent half a second ago is done half a second earlier."""
+    book = Playbook(1, prefill_tokens_per_second=SLOW, network_seconds=0.0)
+    book.tell(sent(7, "e0", age_seconds=0.5), after=1.0)
+    assert target(book.arrive(1, OTHER)) is None
+    assert target(book.tick(0.4)) is None
+    assert target(book.tick(0.101)) == "e0"
+
+
+def test_events_about_unknown_requests_of_siblings_are_ignored() -> None:
+    """What is told of a request that was never sent, or by a stranger, changes nothing."""
+    book = Playbook(1, prefill_tokens_per_second=SLOW)
+    book.arrive(1, PROMPT)
+    for name in ("r2", "stranger"):
+        for event in (
+            AttemptStarted(1, "e0"),
+            RequestMeasured(1, "e0", Outcome.ENGINE_FAILED),
+            RequestFinished(1),
+        ):
+            assert book.tell(SiblingTold(name, event)) == []
+    book.tell(SiblingGone("stranger"))
+    assert book.router.inflight("e0") == book.inflight("e0") == 1
+
+
+def test_a_word_that_comes_twice_counts_once() -> None:
+    """A request that a sibling tells again is booked once; at another endpoint, it has moved."""
+    book = Playbook(2, prefill_tokens_per_second=SLOW)
+    book.tell(sent(7, "e0"))
+    book.tell(sent(7, "e0"))
+    assert book.router.inflight("e0") == 1
+    book.tell(sent(7, "e1"))
+    assert (book.router.inflight("e0"), book.router.inflight("e1")) == (0, 1)
+
+
+def test_a_sibling_that_is_gone_frees_what_it_had() -> None:
+    """With a sibling go its requests, and what waits here for their endpoint is sent at once."""
+    book = Playbook(1, prefill_tokens_per_second=SLOW)
+    book.tell(sent(7, "e0"))
+    assert target(book.arrive(1, OTHER)) is None
+    assert target(book.tell(SiblingGone("r2"))) == "e0"
+    assert book.router.inflight("e0") == 1
+
+
+@pytest.mark.parametrize("older", [0, 1, 3])
+def test_each_older_claim_of_a_sibling_delays_by_a_turn(older: int) -> None:
+    """A router takes a freed endpoint after as many turns as siblings have older requests."""
+    book = Playbook(1, prefill_tokens_per_second=SLOW, network_seconds=0.0)
+    book.arrive(1, PROMPT)
+    book.arrive(2, OTHER)
+    for number in range(4):
+        book.tell(waits(f"r{number}", 9.0 if number < older else 0.0))
+    wait = 1.0 + older * TURN_SECONDS
+    sent_at = None
+    while sent_at is None and book.now < 2.0:
+        if 2 in targets(book.tick(0.001)):
+            sent_at = book.now
+    assert sent_at == pytest.approx(wait, abs=0.0021)
+
+
+def test_a_request_held_elsewhere_is_no_claim() -> None:
+    """A sibling's request that is held for another endpoint delays nobody here."""
+    book = Playbook(2, prefill_tokens_per_second=SLOW, network_seconds=0.0)
+    book.arrive(1, PROMPT)
+    book.arrive(2, OTHER)
+    book.arrive(3, keys(("third", 10)), after=0.5)
+    book.tell(waits("r2", None, (("nowhere", 9.0),)))
+    assert 3 in targets(book.tick(0.501))
+
+
+def test_a_newcomer_leaves_a_freed_endpoint_to_an_older_request_of_a_sibling() -> None:
+    """What has just been freed is not taken by a newcomer while a sibling holds an older request;
+    once the sibling has taken nothing for a turn, it is."""
+    book = Playbook(1, prefill_tokens_per_second=SLOW, network_seconds=0.0)
+    book.arrive(1, PROMPT)
+    book.tell(waits("r2", 0.5))
+    book.tick(0.9)
+    book.tell(RequestFinished(1), after=0.1)
+    commands = book.arrive(2, OTHER, after=0.002)
+    assert target(commands) is None
+    assert target(book.tick(TURN_SECONDS)) == "e0"
+
+
+def test_a_newcomer_takes_what_has_been_free_for_long() -> None:
+    """An endpoint that siblings with queues do not want delays nobody."""
+    book = Playbook(2, prefill_tokens_per_second=SLOW)
+    book.tell(waits("r2", 5.0))
+    assert target(book.arrive(1, PROMPT, after=1.0)) is not None
+
+
+def test_tickets_of_siblings_are_like_no_own_ticket() -> None:
+    """Each request of each sibling has a negative ticket of its own."""
+    made = {sibling_ticket(number, ticket) for number in range(5) for ticket in range(50)}
+    assert len(made) == 250
+    assert max(made) < 0
+    assert all(sibling_number(sibling_ticket(n, 10**12)) == n for n in range(5))
+
+
+@dataclass
+class Region:
+    """Two routers of one region, whose words reach each other at once."""
+
+    books: list[Playbook] = field(
+        default_factory=lambda: [Playbook(2, prefill_tokens_per_second=SLOW) for _ in range(2)]
+    )
+
+    def __post_init__(self) -> None:
+        self.relays = [book.router.relay(f"r{n}") for n, book in enumerate(self.books)]
+        self.words: list[list[SiblingEvent]] = [[], []]
+
+    def tell(self, number: int, event: Event) -> list[Command]:
+        """Tell one of them what happens, and the other what that one says."""
+        book = self.books[number]
+        commands = book.router.handle(event, book.now)
+        words = self.relays[number].told(event, commands, book.now)
+        self.words[number] += words
+        for word in words:
+            self.tell(1 - number, word)
+        return commands
+
+
+def test_a_relay_tells_what_the_other_router_needs() -> None:
+    """Two routers that relay have the same counts and prefixes, and never send to a busy one."""
+    region = Region()
+    for ticket in range(3):
+        prompt = keys((f"chat {ticket}", 10))
+        region.tell(ticket % 2, RequestArrived(ticket, "p", prompt, 5120))
+    for book in region.books:
+        assert [book.router.inflight(address) for address in ("e0", "e1")] == [1, 1]
+        assert book.router._books.siblings.queued("p") == (book is region.books[1])
+    assert [type(word).__name__ for word in region.words[0]] == ["SiblingSent", "SiblingQueues"]
+    first = region.words[0][0]
+    assert isinstance(first, SiblingSent)
+    commands = region.tell(0, RequestFinished(0))
+    commands += region.tell(
+        0, RequestMeasured(0, first.endpoint, Outcome.SERVED, 1.0, 1.0, 1280, 0, 1)
+    )
+    assert [c.ticket for c in commands if isinstance(c, Dispatch)] == [2]
+    assert region.books[1].router._books.siblings.queued("p") == 0
+    for book in region.books:
+        assert book.router.inflight(first.endpoint) == 1
+        depth = book.router._books.index.depth(
+            keys(("chat 0", 10)), 0 if "0" in first.endpoint else 1
+        )
+        assert depth == 10
+
+
+def test_a_snapshot_brings_a_late_router_to_the_same_view() -> None:
+    """Open requests, queues and prefixes are known to one that comes late, and told twice alike."""
+    region = Region()
+    for ticket in range(3):
+        region.tell(0, RequestArrived(ticket, "p", keys((f"chat {ticket}", 10)), 5120))
+    early = region.books[0]
+    late = Playbook(2, prefill_tokens_per_second=SLOW)
+    early.now = late.now = 0.25
+    for _ in range(2):
+        for word in region.relays[0].snapshot(early.now):
+            late.tell(word)
+    assert [late.router.inflight(address) for address in ("e0", "e1")] == [1, 1]
+    assert late.router._books.siblings.queued("p") == 1
+    for book in (early, late):
+        index = book.router._books.index
+        held = [index.depth(keys((f"chat {n}", 10)), slot) for n in range(3) for slot in range(2)]
+        assert sorted(held) == [0, 0, 0, 0, 10, 10]
+    late.tell(SiblingGone("r0"))
+    assert [late.router.inflight(address) for address in ("e0", "e1")] == [0, 0]
