@@ -31,7 +31,7 @@ class DemoProcess:
         self._mark = f"HELIOSTAT_TEST_MARK={uuid.uuid4().hex}"
         name, _, value = self._mark.partition("=")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "demo", "--single-region", *arguments],
+            [sys.executable, "-c", PROGRAM, "demo", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, name: value},
@@ -49,9 +49,9 @@ class DemoProcess:
             assert piece, f"{text!r} did not come: {self.output}"
             self.output += piece.decode()
 
-    def wait(self) -> int:
+    def wait(self, deadline_seconds: float = DEADLINE_SECONDS) -> int:
         """Its exit status, with all output read."""
-        out, _ = self.process.communicate(timeout=DEADLINE_SECONDS)
+        out, _ = self.process.communicate(timeout=deadline_seconds)
         self.output += out.decode()
         return self.process.returncode
 
@@ -69,7 +69,13 @@ class DemoProcess:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., DemoProcess]]:
+def start(start_days: Callable[..., DemoProcess]) -> Callable[..., DemoProcess]:
+    """Start the demo of one region."""
+    return lambda *arguments: start_days("--single-region", *arguments)
+
+
+@pytest.fixture
+def start_days() -> Iterator[Callable[..., DemoProcess]]:
     """Start a demo; whatever is left of it is killed at the end of the test."""
     demos: list[DemoProcess] = []
 
@@ -176,5 +182,59 @@ def test_a_kept_process_that_dies_ends_the_demo(
     os.kill(pid, signal.SIGKILL)
     assert demo.wait() == 1, demo.output
     assert f"heliostat demo: the {name} ended early" in demo.output
+    assert "Traceback" not in demo.output
+    until_gone(demo)
+
+
+def test_three_regions_live_through_both_days(
+    start_days: Callable[..., DemoProcess], tmp_path: Path
+) -> None:
+    """No request fails but those the kill cuts; federated regions serve each other, alone not."""
+    path = tmp_path / "days.json"
+    demo = start_days("--seconds", "16", "--json", str(path))
+    assert demo.wait(deadline_seconds=180.0) == 0, demo.output
+    assert demo.running() == {}
+    assert "The day side by side" in demo.output
+    assert "Europe is lost" in demo.output
+    report = json.loads(path.read_text())
+    assert list(report["runs"]) == ["region-local", "federated"]
+    for run in report["runs"].values():
+        assert (run["failed"], run["errors"]) == (0, {})
+        assert run["served"] > 50
+    alone, together = (run["served_by"] for run in report["runs"].values())
+    assert not any(alone["asia"][name] for name in ("us", "europe"))
+    passed_on = sum(together[one][other] for one in together for other in together if one != other)
+    assert passed_on > sum(alone["europe"].values()) - alone["europe"]["europe"]
+    engines = report["simulated_engines"]
+    assert engines["federated"] < sum(engines["region_local"].values())
+
+
+def test_an_interrupt_amid_a_day_shows_what_was_measured(
+    start_days: Callable[..., DemoProcess],
+) -> None:
+    """^C ends with the table, status 130 and no process left."""
+    demo = start_days("--seconds", "300")
+    demo.read_until("region-local 5 s:")
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.wait() == 130, demo.output
+    assert demo.running() == {}
+    assert "region-local: interrupted" in demo.output
+    assert "Traceback" not in demo.output
+
+
+def test_a_gateway_that_dies_by_itself_ends_the_day(
+    start_days: Callable[..., DemoProcess],
+) -> None:
+    """What the demo has not killed itself is an error that names what ended."""
+    demo = start_days("--seconds", "300")
+    demo.read_until("region-local 5 s:")
+    (pid,) = [
+        pid
+        for pid, line in demo.running().items()
+        if " gateway --pools" in line and "/asia/" in line
+    ]
+    os.kill(pid, signal.SIGKILL)
+    assert demo.wait() == 1, demo.output
+    assert "heliostat demo: the asia-gateway ended early" in demo.output
     assert "Traceback" not in demo.output
     until_gone(demo)

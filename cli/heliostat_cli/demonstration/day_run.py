@@ -81,9 +81,8 @@ async def run_day(state: DayState, folder: Path, show: Callable[[], None]) -> No
                     )
                 ]
                 state.running = True
-                breaking = group.create_task(_break_region(state, regions))
+                background.append(group.create_task(_break_region(state, regions)))
                 await crowd.run()
-                await breaking
                 for task in background:
                     task.cancel()
         except* ChildError as errors:

@@ -158,7 +158,7 @@ def _run_words(state: DayState | None) -> str:
         return "starting gateways and engines"
     if state.elapsed_seconds < state.day.seconds:
         return f"{state.elapsed_seconds:.0f} of {state.day.seconds:g} s"
-    return f"last answers: {state.active} to come"
+    return f"last answers: {state.active} to come" if state.active else "stopping all"
 
 
 def _regions(state: DayState) -> Table:
