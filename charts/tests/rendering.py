@@ -15,8 +15,14 @@ CHART = CHARTS / "heliostat"
 CRDS_CHART = CHARTS / "heliostat-crds"
 RELEASE = "heliostat"
 NAMESPACE = "heliostat-system"
-# What a cluster with the Prometheus operator, cert-manager and the Gateway API serves.
-_API_VERSIONS = ("monitoring.coreos.com/v1", "cert-manager.io/v1", "gateway.networking.k8s.io/v1")
+# What a cluster with the Prometheus operator, cert-manager and the Gateway API serves, and with our
+# definitions, which are there from the second install on.
+_API_VERSIONS = (
+    "monitoring.coreos.com/v1",
+    "cert-manager.io/v1",
+    "gateway.networking.k8s.io/v1",
+    "heliostat.dev/v1alpha1/RegionPeer",
+)
 
 Object = Mapping[str, Any]
 

@@ -17,8 +17,9 @@ from .test_golden import CASES, values_file
 
 _ADDRESS = "127.0.0.7"
 _MODES = ("enforce", "warn")
-# Kinds that other projects define, which this API server has not heard of.
-_FOREIGN_KINDS = ("Certificate", "HTTPRoute", "PodMonitor", "ServiceMonitor")
+# Kinds that this API server has not heard of: other projects define them, or the release itself
+# (test_other_regions_come_and_go_with_upgrades has those taken).
+_FOREIGN_KINDS = ("Certificate", "HTTPRoute", "PodMonitor", "ServiceMonitor", "RegionPeer")
 
 
 class ApiServer:
@@ -107,6 +108,30 @@ def test_an_upgrade_changes_ports_and_leaves_the_lease(release: ApiServer) -> No
     service = ("service", f"{RELEASE}-gateway", "--namespace", NAMESPACE)
     ports = release.run("kubectl", "get", *service, "--output=jsonpath={.spec.ports[*].port}")
     assert ports == "8000"
+
+
+def test_an_upgrade_keeps_the_secret_of_the_gateways(release: ApiServer) -> None:
+    """Gateway pods of before and after an upgrade know each other."""
+    upgrade = ("helm", "upgrade", RELEASE, CHART, "--namespace", NAMESPACE)
+    asked = ("kubectl", "get", "secret", f"{RELEASE}-siblings", "--namespace", NAMESPACE)
+    release.run(*upgrade, "--set", "gateway.replicas=2")
+    first = release.run(*asked, "--output=jsonpath={.data.secret}")
+    release.run(*upgrade, "--set", "gateway.replicas=3")
+    assert release.run(*asked, "--output=jsonpath={.data.secret}") == first != ""
+
+
+def test_other_regions_come_and_go_with_upgrades(release: ApiServer) -> None:
+    """Once the definitions are there, an upgrade makes the peers, and takes back those left out."""
+    upgrade = ("helm", "upgrade", RELEASE, CHART, "--namespace", NAMESPACE)
+    values = ("--values", values_file("federation"))
+    release.run(*upgrade, *values)
+    in_place = ("regionpeers.heliostat.dev", "--namespace", NAMESPACE)
+    names = {"regionpeer.heliostat.dev/eu-west", "regionpeer.heliostat.dev/tokyo"}
+    assert release.names(*in_place) == names
+    header = release.run("kubectl", "get", *in_place).splitlines()[0].split()
+    assert header == ["NAME", "REGION", "ADDRESS", "STATE", "RTT", "LASTSEEN", "AGE"]
+    release.run(*upgrade, *values, "--set-json", "peers=[]")
+    assert release.names(*in_place) == set()
 
 
 def test_uninstall_leaves_definitions_and_pools_alone(release: ApiServer) -> None:

