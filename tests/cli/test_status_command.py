@@ -17,7 +17,8 @@ from heliostat_cli.main import main
 from heliostat_cli.overview.answers import AnswerError, read_router
 from heliostat_cli.overview.asking import Answer
 from heliostat_cli.overview.tables import overview, sent_counts, sentence
-from heliostat_extproc.admin import AdminSources, build_admin
+from heliostat_extproc.admin import AdminSources, PeersReport, build_admin
+from heliostat_extproc.federation.reports import LinkReason, LinkState, PeerReport, RemotePool
 from heliostat_extproc.pool_sync import EndpointsReport
 from heliostat_routing.settings import EndpointPhase
 from heliostat_routing.views import BreakerState, EndpointView, PoolView
@@ -133,18 +134,37 @@ async def test_a_federation_is_shown_in_80_columns(capsys: pytest.CaptureFixture
 
 
 async def test_a_real_admin_port_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the router process serves is read as it is, with or without /peers."""
+    """What the router process serves is read as it is."""
+    seen = PeerReport(
+        *(
+            "eu",
+            LinkState.CONNECTED,
+            LinkReason.HEARD,
+            0.102,
+            0.01,
+            7,
+            0,
+            1,
+            "spiffe://x/eu",
+            "h:1",
+        ),
+        writers=("eu-0",),
+        pools=(RemotePool("m", 3, 0, 0.0, 1.0),),
+    )
     sources = AdminSources(
         registry=CollectorRegistry(),
         views=lambda: (PoolView("default/chat", "heliostat", 0, 0, 4.0, ()),),
         problems=lambda: ["chat.yaml: spec.model is missing"],
         is_ready=lambda: True,
         endpoints=lambda: EndpointsReport(synced=True, endpoints={}),
+        peers=lambda: PeersReport("us", "us-0", (seen,), ()),
     )
     async with running(build_admin(sources)) as url:
         assert await status(url.removeprefix("http://")) == 0
     text = capsys.readouterr().out
     assert "0 of 0" in text
+    to_eu = next(line for line in text.splitlines() if " eu " in line and "Connected" in line)
+    assert to_eu.split() == ["us", "eu", "Connected", "102", "ms", "7", "1", "3", "free"]
     assert "chat.yaml: spec.model is missing" in " ".join(text.split())
 
 
