@@ -18,7 +18,7 @@ from heliostat_routing.commands import (
 from heliostat_routing.events import SiblingQueues
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.flight import Flight
-from heliostat_routing.peers import Remote
+from heliostat_routing.peers import MOST_FORWARDS, Remote
 from heliostat_routing.policies.heliostat import HeliostatPolicy
 from heliostat_routing.policies.policy import Pick, Policy, World
 from heliostat_routing.policies.reference import (
@@ -80,7 +80,7 @@ class Dispatcher:
                 self._enqueue(flight, pick.explanation, now, pick)
         elif (gain := self._gain(flight, self._queued(pool), now)) is not None:
             self._go(flight, gain[1], now)
-        elif pool.members or (_holds(pool) and self._books.peers.expected(flight, now)):
+        elif pool.members or (_holds(pool) and self._may_wait_without(flight, now)):
             self._enqueue(flight, _unscored(pool, why_not, eligible), now)
         else:
             self._reject(flight, RejectReason.NO_ENDPOINTS, 1.0, now)
@@ -164,6 +164,14 @@ class Dispatcher:
         else:
             books.concerned.clear()
         self._ask_for_tick(now)
+
+    def _may_wait_without(self, flight: Flight, now: float) -> bool:
+        """Whether a request is held though the pool has no endpoints.
+
+        For a region that may soon serve it; or until its deadline, if it has been to so many that
+        it goes to none any more.
+        """
+        return flight.forwards >= MOST_FORWARDS or self._books.peers.expected(flight, now)
 
     def _eligible(self, flight: Flight) -> int:
         """The slots that work and can serve the request."""

@@ -201,13 +201,16 @@ class Peers:
         at, order = self._attractive.get(pool.name, (now - RANKED_SECONDS, []))
         if now - at < RANKED_SECONDS and order:
             return order
-        decode_seconds = pool.decode_seconds(None)
+        decode_seconds, tokens = pool.decode_seconds(None), pool.tokens
+        usual_bytes = pool.usual_kv_tokens * tokens.bytes_per_token
 
         def usual_seconds(peer: Peer) -> float:
             capacity = peer.capacities[pool.name]
             wait = capacity.wait_seconds(capacity.queued + peer.in_transit(pool.name, now))
             burden = burden_seconds(capacity.load, pool.usual_work_seconds, 0.0, decode_seconds)
-            return peer.round_trip_seconds + wait + burden
+            price = peer.settings.price_per_gib
+            egress = _egress_seconds(pool, price, usual_bytes, tokens.mean_output_tokens)
+            return peer.round_trip_seconds + wait + burden + egress
 
         judged = (p for p in self.by_region.values() if pool.name in p.capacities and p.usable(now))
         order = sorted(judged, key=usual_seconds)
@@ -243,7 +246,9 @@ class Peers:
             ttft - flight.objective_seconds(now),
             pool.decode_seconds(flight.request.max_output_tokens),
         )
-        egress = _egress_seconds(flight, pool, peer.settings.price_per_gib)
+        request, price = flight.request, peer.settings.price_per_gib
+        output_tokens = pool.tokens.expected_output(request.max_output_tokens)
+        egress = _egress_seconds(pool, price, request.prompt_bytes, output_tokens)
         patience_seconds = flight.deadline - now
         return Remote(
             region=peer.settings.region,
@@ -297,13 +302,13 @@ class Peers:
         return tuple(peer.view(now) for peer in self.by_region.values())
 
 
-def _egress_seconds(flight: Flight, pool: Pool, price_per_gib: float) -> float:
-    """What sending the request and its answer costs, in seconds of an engine at its price."""
+def _egress_seconds(
+    pool: Pool, price_per_gib: float, prompt_bytes: float, output_tokens: float
+) -> float:
+    """What sending a request and its answer costs, in seconds of an engine at its price."""
     if not price_per_gib:
         return 0.0
-    request = flight.request
-    output_tokens = pool.tokens.expected_output(request.max_output_tokens)
-    gib = (request.prompt_bytes + output_tokens * BYTES_PER_OUTPUT_TOKEN) / 2**30
+    gib = (prompt_bytes + output_tokens * BYTES_PER_OUTPUT_TOKEN) / 2**30
     price_per_second = pool.settings.engine_price_per_hour / 3600
     return gib * price_per_gib / price_per_second if price_per_second > 0 else inf
 

@@ -177,7 +177,7 @@ def test_a_region_without_a_state_is_no_candidate() -> None:
 
 
 def test_a_region_whose_state_is_too_old_is_no_candidate() -> None:
-    """Its state counts for a second and its way, and no longer."""
+    """Its state counts for half a second and its way, and no longer."""
     book = World(1, "west")
     limit = STATE_LIMIT_SECONDS + ROUND_TRIP_SECONDS
     book.tick(10.0 - limit - 0.01)
