@@ -86,11 +86,15 @@ def foreign_engines(namespace: str, model: str, *, replicas: int) -> Json:
 
 
 class Region:
-    """A cluster with the chart installed. `api` has an administrator's rights."""
+    """A cluster with the chart installed. `api` has an administrator's rights.
 
-    def __init__(self, cluster: ClusterProvider, api: KubeApi) -> None:
+    home -- the namespace of the release
+    """
+
+    def __init__(self, cluster: ClusterProvider, api: KubeApi, home: str = NAMESPACE) -> None:
         self.cluster = cluster
         self.api = api
+        self.home = home
         self._gateway: str | None = None
 
     @property
@@ -103,22 +107,22 @@ class Region:
     async def install(self, *options: str) -> None:
         """Install the chart with further helm options, or upgrade to them; waits until it is up."""
         await self.cluster.helm(
-            "upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE,
+            "upgrade", "--install", RELEASE, str(CHART), "--namespace", self.home,
             "--create-namespace", "--wait", "--timeout", "120s", *options,
         )  # fmt: skip
 
     async def uninstall(self) -> None:
         """Uninstall the release and wait until its pods are gone."""
-        await self.cluster.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
+        await self.cluster.helm("uninstall", RELEASE, "--namespace", self.home, "--wait")
 
     @asynccontextmanager
-    async def proxied_gateway(self) -> AsyncIterator[None]:
-        """Reach the gateway's Service as a client in the cluster would."""
-        proxy = ServiceProxy(self.api, NAMESPACE, f"{RELEASE}-gateway", "http")
+    async def proxied_gateway(self, gateways: int = 1) -> AsyncIterator[None]:
+        """Reach the Service of so many gateway pods as a client in the cluster would."""
+        proxy = ServiceProxy(self.api, self.home, f"{RELEASE}-gateway", "http")
         async with proxy.serve() as address:
             self._gateway = address
             try:
-                await proxy.wait_for_endpoints(1)
+                await proxy.wait_for_endpoints(gateways)
                 yield
             finally:
                 self._gateway = None
@@ -246,11 +250,11 @@ class Region:
     async def component_pods(self, component: str) -> list[Json]:
         """List the release's pods of a component, such as `operator` or `gateway`."""
         selector = f"app.kubernetes.io/component={component}"
-        return list((await self.api.list(PODS, NAMESPACE, label_selector=selector)).items)
+        return list((await self.api.list(PODS, self.home, label_selector=selector)).items)
 
     async def lease_holder(self) -> str:
         """Give the identity in the operator's Lease; empty where nobody leads."""
-        lease = await self.api.get(LEASES, "heliostat-operator", NAMESPACE) or {}
+        lease = await self.api.get(LEASES, "heliostat-operator", self.home) or {}
         return lease.get("spec", {}).get("holderIdentity") or ""
 
     async def leader(self) -> str:

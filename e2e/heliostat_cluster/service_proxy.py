@@ -21,7 +21,7 @@ _CONNECT_SECONDS = 3.0
 
 
 class ServiceProxy:
-    """Forwards connections on a loopback port to the Service's port of this name."""
+    """Forwards connections on a local port to the Service's port of this name."""
 
     def __init__(self, api: KubeApi, namespace: str, service: str, port_name: str) -> None:
         self._port_name = port_name
@@ -37,10 +37,10 @@ class ServiceProxy:
         )
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
-        """Forward until the context ends; gives `host:port`."""
+    async def serve(self, address: str = "127.0.0.1") -> AsyncIterator[str]:
+        """Forward until the context ends, from a port of this address; gives `host:port`."""
         watch = asyncio.create_task(self._slices.run())
-        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._forward, address, 0)
         try:
             await self._slices.synced.wait()
             host, port = server.sockets[0].getsockname()[:2]

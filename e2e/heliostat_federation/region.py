@@ -242,6 +242,7 @@ class Region:
         """Wait until its router holds the peer in this state, for one of the reasons if named."""
 
         async def held() -> Json | None:
+            self.gateway.check()
             peer = await self.peer(region)
             fits = peer.get("state") == state and (not reasons or peer.get("reason") in reasons)
             return peer if fits else None
@@ -307,7 +308,10 @@ class Region:
         if ip is None:
             raise HarnessError("there is no ip(8) here: install iproute2")
         inside = (ip, "netns", "exec", self.place.namespace, sys.executable)
-        return ChildProcess(f"{name} of {self.name}", [*inside, *command], self._log(name))
+        environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+        return ChildProcess(
+            f"{name} of {self.name}", [*inside, *command], self._log(name), environment
+        )
 
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
