@@ -173,7 +173,8 @@ class RegionStateReceived:
 
     `writer` tells that region's routers apart; `received` is how many requests that writer has had
     from this router since it began, `round_trip_seconds` what the stream to it has measured.
-    `heads` are the block keys of the prefixes that are asked for most there, of all pools.
+    `heads` are the block keys of the prefixes that are asked for most there, of all pools. With
+    another `epoch` the writer has begun anew, and so have its counts.
     """
 
     region: str
@@ -182,6 +183,7 @@ class RegionStateReceived:
     received: int
     round_trip_seconds: float | None = None
     heads: tuple[int, ...] = ()
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

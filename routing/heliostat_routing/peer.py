@@ -25,6 +25,7 @@ class _Report(NamedTuple):
     capacities: dict[str, PoolCapacity]
     received: int
     heads: tuple[int, ...]
+    epoch: int
 
 
 class Peer:
@@ -61,11 +62,13 @@ class Peer:
         if event.round_trip_seconds is not None:
             self._round_trip_seconds = event.round_trip_seconds
         if before is not None:
-            begun_anew = event.received < before.received
+            begun_anew = event.epoch != before.epoch or event.received < before.received
             counted_before = 0 if begun_anew else before.received
             self.transit.receive(event.received - counted_before, now)
         capacities = {name: capacity for name, capacity in event.capacities if capacity.serves}
-        self._reports[event.writer] = _Report(now, capacities, event.received, event.heads)
+        self._reports[event.writer] = _Report(
+            now, capacities, event.received, event.heads, event.epoch
+        )
         self._combine(now)
 
     def on_lost(self, now: float) -> None:

@@ -205,6 +205,16 @@ def test_counts_before_and_after_a_loss_are_told_apart() -> None:
     assert view(book).in_transit == 0
 
 
+def test_a_router_that_has_had_more_since_it_began_anew_than_before_has_had_them_all() -> None:
+    """Its epoch tells that it has begun anew where its count does not fall."""
+    book = busy_world()
+    book.state("west", received=2, epoch=1)
+    for ticket in range(3):
+        book.forward(ticket, "west")
+    book.state("west", received=3, epoch=2, after=0.1)
+    assert view(book).in_transit == 0
+
+
 # Shown
 
 

@@ -110,6 +110,7 @@ class FarRegion:
                     received=slot.state.received.get(self._own_origin, 0),
                     round_trip_seconds=self.link.liveness.round_trip_seconds,
                     heads=slot.state.heads,
+                    epoch=slot.epoch,
                 )
             )
 
