@@ -231,6 +231,8 @@ def _signals(spec: SignalsSpec) -> SignalSettings:
         scrape_loss_ratio=spec.scrape_loss,
         access_log_seconds=spec.access_log,
         state_interval_seconds=spec.state_interval,
+        most_peers=spec.most_peers,
+        states_per_second=spec.states_per_second,
         relays=spec.relays,
         relay_seconds=spec.relay_delay,
         relay_interval_seconds=spec.relay_interval,

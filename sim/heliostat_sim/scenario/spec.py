@@ -124,6 +124,10 @@ class SignalsSpec(Strict):
     scrape_loss: Share = _SIGNALS.scrape_loss_ratio
     access_log: Seconds = _SIGNALS.access_log_seconds
     state_interval: SomeSeconds = _SIGNALS.state_interval_seconds
+    most_peers: Annotated[int, Field(ge=1)] | None = None
+    """Regions that each exchanges states with, about."""
+    states_per_second: PerSecond = _SIGNALS.states_per_second
+    """That a router tells all its peers together, at most."""
     relays: bool = _SIGNALS.relays
     """Whether Heliostat's routers of one region keep one view."""
     relay_delay: Seconds = _SIGNALS.relay_seconds

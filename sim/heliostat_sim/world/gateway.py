@@ -39,8 +39,8 @@ class Gateway:
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """The other regions that have gateways."""
-        return tuple(region for region in self.world.gateway_regions if region != self.region)
+        """The other regions that have gateways and exchange states with this one."""
+        return self.world.peers_of[self.region]
 
     @property
     def siblings(self) -> tuple[Sibling, ...]:

@@ -1,7 +1,7 @@
 """How long messages take between regions, and which regions cannot reach each other."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class Network:
@@ -21,6 +21,14 @@ class Network:
     def way_seconds(self, one: str, other: str) -> float:
         """There."""
         return self.round_trip_seconds(one, other) / 2
+
+    def partners(self, region: str, others: Sequence[str], most: int) -> set[str]:
+        """So many of the other regions: half of them the nearest, the rest over all distances."""
+        ranked = sorted(others, key=lambda other: self.round_trip_seconds(region, other))
+        near, far = ranked[: most - most // 2], ranked[most - most // 2 :]
+        step = max(1.0, len(far) / max(1, most // 2))
+        spread = (far[int(number * step)] for number in range(min(most // 2, len(far))))
+        return {*near, *spread}
 
     def reaches(self, one: str, other: str) -> bool:
         """Whether the regions can reach each other."""

@@ -70,6 +70,9 @@ class SignalSettings:
     states_per_second: float = 100.0
     """What a router sends at most to all its peers, so that the exchange grows with the regions and
     not with their pairs: with more than ten peers each hears less often."""
+    most_peers: int | None = None
+    """Regions that each region exchanges states with, about: half of them the nearest, the others
+    spread over all distances. None: all."""
     relays: bool = True
     """Whether Heliostat's routers of one region tell each other what they send and see."""
     relay_seconds: float = 0.001

@@ -45,6 +45,8 @@ class World:
         single = settings.single_gateway
         placed = [r for r in settings.regions if single is None or r.name == single]
         self.gateway_regions = tuple(region.name for region in placed)
+        self.peers_of = self._find_peers()
+        """By region: those that it exchanges states with."""
         self._gateways: dict[str, tuple[Gateway, ...]] = {}
         for region in placed:
             self._gateways[region.name] = tuple(
@@ -62,6 +64,20 @@ class World:
             lambda request, at: request.gateway.on_first_token(request, at),
             lambda request, at: request.gateway.on_finished(request, at),
         )
+
+    def _find_peers(self) -> dict[str, tuple[str, ...]]:
+        """Pairs of regions of which one has chosen the other."""
+        regions, most = self.gateway_regions, self.settings.signals.most_peers
+        if most is None or most >= len(regions):
+            return {one: tuple(r for r in regions if r != one) for one in regions}
+        chosen = {
+            one: self.network.partners(one, [r for r in regions if r != one], most)
+            for one in regions
+        }
+        return {
+            one: tuple(r for r in regions if r != one and (r in chosen[one] or one in chosen[r]))
+            for one in regions
+        }
 
     def run(self) -> Records:
         """Run to the end and return what was written down."""
