@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test demo evaluation evaluation-smoke e2e-vllm tools cluster e2e crds proto charts lock clean
+.PHONY: help install check format test demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation bench-federation crds proto charts lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -51,6 +51,13 @@ cluster: $(INSTALLED) ## a real control plane with fake GPU nodes, until ^C (ARG
 e2e: $(INSTALLED) ## the scenarios on such clusters, as root (E2E_CLUSTER=kind: on one of kind)
 	@$(BIN)/python -m heliostat_cluster tools
 	$(BIN)/pytest charts/tests e2e/cluster_tests $(if $(filter kind,$(E2E_CLUSTER)),,-n 3 --dist loadfile) $(ARGS)
+	$(BIN)/pytest e2e/federation $(ARGS)
+
+e2e-federation: $(INSTALLED) ## three regions far apart, as root (ARGS=--long: ten minutes of faults too)
+	$(BIN)/pytest e2e/federation $(ARGS)
+
+bench-federation: $(INSTALLED) ## what a hop costs and what federation brings, as root
+	$(BIN)/python bench/federation.py $(ARGS)
 
 crds: $(INSTALLED) ## write the CRDs and the pages that list their fields from the models
 	$(BIN)/python -m heliostat_crds.generate
