@@ -72,13 +72,17 @@ class Federation:
 
     async def restore(self) -> None:
         """Mend whatever a test has broken, and wait until nobody is busy."""
+        await self.mend()
+        await asyncio.gather(*(region.until_idle() for region in self.regions.values()))
+
+    async def mend(self) -> None:
+        """Mend whatever a test has broken, and wait until all regions are connected."""
         await self.network.heal()
         for name, region in self.regions.items():
             region.write_pool()
             self.declare(name)
             region.start()
         await self.until_whole()
-        await asyncio.gather(*(region.until_idle() for region in self.regions.values()))
 
     async def until_whole(self) -> None:
         """Wait until every region is ready and connected to all others."""

