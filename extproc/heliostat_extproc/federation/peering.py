@@ -106,6 +106,7 @@ class Federation:
         self._hello = hello_of(region)
         self._publication = Publication(region.name, region.router, region.epoch)
         self._relay = Relay(source.snapshot, self._schedule_flush)
+        self._flushed_at = 0.0
         self._server = StateServicer(
             self._hello,
             self._publication,
@@ -213,9 +214,10 @@ class Federation:
         self._publication.pass_on({slot.writer: slot for slot in slots if slot is not None})
 
     def _schedule_flush(self) -> None:
-        self._loop.call_later(BATCH_SECONDS, self._flush)
+        self._loop.call_at(self._flushed_at + BATCH_SECONDS, self._flush)
 
     def _flush(self) -> None:
+        self._flushed_at = self._loop.time()
         self._relay.on_flushed()
         self._server.wake_siblings()
 

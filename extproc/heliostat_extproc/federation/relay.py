@@ -14,7 +14,7 @@ from heliostat_extproc.federation.slots import RelayedEvent
 from heliostat_extproc.federation.state_pb2 import Relayed
 
 BATCH_SECONDS = 0.005
-"""How long an event waits for others that go with it."""
+"""Between two batches at least: an event that comes after a pause goes at once."""
 BATCH_BYTES = 256 * 1024
 QUEUE_BYTES = 4 * 1024 * 1024
 
@@ -67,7 +67,7 @@ class RelayQueue:
 
 
 class Relay:
-    """The queues of all siblings that watch. `schedule` makes `flush` be called a little later."""
+    """The queues of all siblings that watch. `schedule` makes `flush` be called, soon."""
 
     def __init__(
         self, snapshot: Callable[[], Iterable[RelayedEvent]], schedule: Callable[[], None]
