@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or ^C."""
     try:
-        router_settings(args, Path("router.sock"), args.host)
+        router_settings(args, Path("router.sock"))
     except OptionError as error:
         print(f"heliostat: {error}", file=sys.stderr)
         return 2
@@ -48,7 +48,7 @@ async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
         tempfile.TemporaryDirectory(prefix="heliostat-") as directory,
         record_to(args.record) as recorder,
     ):
-        settings = router_settings(args, Path(directory) / "router.sock", args.host)
+        settings = router_settings(args, Path(directory) / "router.sock")
         async with run_router(settings, Router(), recorder) as router:
             try:
                 await _serve_with_envoy(args, settings, router, stop)

@@ -49,6 +49,12 @@ def add_region_options(parser: argparse.ArgumentParser) -> None:
         help="Envoy's port for other regions' gateways and for the region's own; needs --region and"
         " one of the next two",
     )
+    group.add_argument(
+        "--federation-host",
+        default="0.0.0.0",  # noqa: S104 - other regions come from anywhere, with certificates
+        metavar="ADDRESS",
+        help="address for that port (default: %(default)s)",
+    )
     proof = group.add_mutually_exclusive_group()
     proof.add_argument(
         "--region-certificates",
@@ -107,7 +113,7 @@ def parse_region(args: argparse.Namespace) -> Region | None:
 
 
 def parse_membership(
-    args: argparse.Namespace, region: Region | None, router_socket: Path, host: str
+    args: argparse.Namespace, region: Region | None, router_socket: Path
 ) -> MembershipSettings | None:
     """Translate how the router meets others; None if it does not. OptionError where it cannot."""
     source = _certificate_source(args)
@@ -121,7 +127,9 @@ def parse_membership(
         raise OptionError(
             "--federation-port needs --region, and --region-certificates or --region-secret-file"
         )
-    envoy = FederationSettings.beside(router_socket.absolute(), args.federation_port, host)
+    envoy = FederationSettings.beside(
+        router_socket.absolute(), args.federation_port, args.federation_host
+    )
     return MembershipSettings(region, source, envoy, tuple(args.sibling))
 
 

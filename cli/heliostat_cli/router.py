@@ -115,7 +115,7 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or ^C."""
     try:
-        settings = router_settings(args, args.socket, args.gateway_host)
+        settings = router_settings(args, args.socket)
         federation = None if settings.membership is None else settings.membership.envoy
         settings = replace(
             settings,
@@ -151,15 +151,12 @@ async def wait_for_stop(router: RouterProcess, stop: asyncio.Event) -> None:
         signalled.cancel()
 
 
-def router_settings(args: argparse.Namespace, socket: Path, host: str) -> RouterSettings:
-    """Translate the options of `add_router_options`; OptionError where they do not fit.
-
-    Envoy listens for other gateways at `host`.
-    """
+def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
+    """Translate the options of `add_router_options`; OptionError where they do not fit."""
     region = parse_region(args)
     return RouterSettings(
         discovery=_discovery(args, region),
-        membership=parse_membership(args, region, socket, host),
+        membership=parse_membership(args, region, socket),
         socket=socket,
         admin_host=args.admin_host,
         admin_port=args.admin_port,

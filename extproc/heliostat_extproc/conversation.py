@@ -20,19 +20,6 @@ from heliostat_routing.commands import Dispatch, Enqueue, Forward
 HOLD_MARGIN_SECONDS = 2.0
 """Envoy waits this much longer than the queue's deadline, so that the router's word comes first."""
 
-_MENDED_ELSEWHERE = frozenset(
-    (
-        Reason.UNKNOWN_MODEL,
-        Reason.QUEUE_FULL,
-        Reason.NO_ENDPOINTS,
-        Reason.DEADLINE_PASSED,
-        Reason.SHUTTING_DOWN,
-        Reason.RESIDENCY,
-        Reason.NOT_A_PEER,
-        Reason.NOT_SERVED_FOR_PEERS,
-    )
-)
-
 
 class ProtocolError(Exception):
     """Envoy sent what its configuration for Heliostat rules out; the stream cannot go on."""
@@ -66,13 +53,16 @@ class Sender:
     router: str = ""
     """Its name, for the peers that it forwards to."""
     engine_key: EngineKey | None = None
+    forwards: bool = True
+    """Whether who is answered can send a request to another region: our own Envoy can."""
 
 
 class Conversation:
     """A conversation about one request; subclasses read Envoy's messages.
 
     `finished`: an error or a direct answer has ended the request. A request that a peer has sent is
-    given back with a 503 where another place might serve it: its ingress decides anew.
+    given back with a 503, whatever the reason: its ingress has found nothing wrong with it, and
+    decides anew.
     """
 
     part: Part = "request_body"
@@ -131,5 +121,4 @@ class Conversation:
         self.phase = Phase.ANSWERED
         self.finished = True
         self.outcome = answer.reason
-        elsewhere = self._from_peer and answer.reason in _MENDED_ELSEWHERE
-        return error_response(answer, 503 if elsewhere else None)
+        return error_response(answer, 503 if self._from_peer else None)

@@ -75,7 +75,7 @@ class FallOpen:
 
 @dataclass(frozen=True, slots=True)
 class ShutDown:
-    """The router stops before the core has spoken."""
+    """The router stops, or the request has ended, before the core has spoken."""
 
     ticket: int
 
@@ -171,8 +171,13 @@ class RouterDriver:
         return hold.result() if hold.done() else FallOpen(ticket)
 
     async def verdict(self, enqueued: Enqueue) -> Verdict:
-        """Wait for the last word on a held request; it comes by the deadline or soon after."""
-        hold = self._holds[enqueued.ticket]
+        """Wait for the last word on a held request; it comes by the deadline or soon after.
+
+        A request that has finished meanwhile gets none.
+        """
+        hold = self._holds.get(enqueued.ticket)
+        if hold is None:
+            return ShutDown(enqueued.ticket)
         try:
             async with asyncio.timeout_at(enqueued.deadline + OVERDUE_SECONDS):
                 return await hold
@@ -189,7 +194,9 @@ class RouterDriver:
             del self._open[ticket]
             self._routes.pop(ticket, None)
             self._regions.pop(ticket, None)
-            self._holds.pop(ticket, None)
+            hold = self._holds.pop(ticket, None)
+            if hold is not None and not hold.done():
+                hold.set_result(ShutDown(ticket))
             self.submit(RequestFinished(ticket))
 
     def submit(self, event: Event) -> Sequence[Command]:

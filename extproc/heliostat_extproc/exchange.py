@@ -97,6 +97,8 @@ class Exchange(Conversation):
         self._settings = settings
         self._from_peer = from_peer
         self._terms = Terms()
+        self.turned_away: str | None = None
+        """The peer's router whose request has come and has not got as far as to the core."""
 
     def receive(self, data: bytes) -> bytes | Question:
         """Take one message; raise `ProtocolError` if it makes no sense here."""
@@ -124,8 +126,8 @@ class Exchange(Conversation):
         head = read_head(message.request_headers.headers.headers)
         method, path = head.get(":method", ""), read_path(head)
         if path in INFERENCE_PATHS:
-            _check_method(method, ("POST",), path)
             self._terms = self._read_terms(head)
+            _check_method(method, ("POST",), path)
             if read_length(head) > self._settings.body_limit_bytes:
                 raise self._too_large()
             if message.request_headers.end_of_stream:
@@ -136,11 +138,11 @@ class Exchange(Conversation):
 
     def _read_terms(self, head: dict[str, str]) -> Terms:
         """Read on which terms the request comes; raise InputError where it may not be served."""
-        terms = (
-            read_peer_terms(head, self._settings.region_of)
-            if self._from_peer
-            else read_client_terms(head)
-        )
+        if self._from_peer:
+            terms = read_peer_terms(head, self._settings.region_of)
+            self.turned_away = terms.origin
+        else:
+            terms = read_client_terms(head)
         for rule in terms.residencies:
             self._stay_within(rule)
         return terms
@@ -153,7 +155,9 @@ class Exchange(Conversation):
             raise InputError(Reason.RESIDENCY, ", ".join(sorted(residency or ())))
 
     def _serve(self, method: str, path: str) -> bytes:
-        """Answer what needs no engine."""
+        """Answer what needs no engine; a peer has nothing to ask of that."""
+        if self._from_peer:
+            raise InputError(Reason.UNKNOWN_PATH, f"`{path[:200]}`")
         if path in HEALTH_PATHS:
             body = b'{"status":"ok"}'
         elif path == MODELS_PATH:
@@ -193,6 +197,7 @@ class Exchange(Conversation):
             self._new_body = rename_model(body, request.model, resolved.served_name)
         digest = request.digest(resolved.model, resolved.adapter)
         self.phase = Phase.ASKED
+        self.turned_away = None
         self.pool = resolved.pool
         return Question(
             RequestArrived(
@@ -206,6 +211,7 @@ class Exchange(Conversation):
                 origin=self._terms.origin,
                 hold_seconds=self._terms.hold_seconds,
                 residency=next(iter(self._terms.residencies), None),
+                may_leave=self._sender.forwards,
             )
         )
 

@@ -19,6 +19,7 @@ from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Qu
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
 from heliostat_extproc.given_back import GivenBack, ReturnExchange
 from heliostat_routing.commands import Enqueue
+from heliostat_routing.events import ForwardTurnedAway
 
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """The largest request body; the same as Envoy's own limit."""
@@ -96,6 +97,8 @@ class ExtProcServicer:
             await self._converse(exchange, context)
         finally:
             self._driver.finish(ticket)
+            if exchange.turned_away is not None:
+                self._driver.submit(ForwardTurnedAway(exchange.turned_away))
             self._observer.on_finished(exchange.pool, exchange.outcome)
 
     async def _converse(self, exchange: Exchange | ReturnExchange, context: _Context) -> None:

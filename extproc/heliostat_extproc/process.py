@@ -231,7 +231,7 @@ class RouterProcess:
 
     def _add_picker_services(self, server: grpc.aio.Server) -> None:
         # Without the engines' key: an answer would tell it to whoever asks.
-        sender = Sender(self._router_name)
+        sender = Sender(self._router_name, forwards=False)
         server.add_generic_rpc_handlers((self.ext_proc.handler(sender, own_envoy=False),))
         add_health_servicer(self._health, server)
 

@@ -16,6 +16,9 @@ from heliostat_extproc.federation.identity import parse_identity
 
 LONGEST_HOLD_SECONDS = 3600.0
 MOST_RESIDENCY_NAMES = 64
+"""In one rule."""
+MOST_RESIDENCY_RULES = 2
+"""That of a client, and that of its pool at the ingress."""
 
 RegionOf = Callable[[str], str | None]
 """Says which peer's region has this identity; None where it is no peer's."""
@@ -50,8 +53,13 @@ class Terms:
 
 
 def read_head(headers: Any) -> dict[str, str]:
-    """Take the headers that mean something to the router; of one that is repeated, the last."""
-    return {header.key: _text(header) for header in headers if header.key in _WANTED}
+    """Take the headers that mean something to the router; one that is repeated, with commas."""
+    head: dict[str, str] = {}
+    for header in headers:
+        key = header.key
+        if key in _WANTED:
+            head[key] = f"{head[key]},{_text(header)}" if key in head else _text(header)
+    return head
 
 
 def read_path(head: dict[str, str]) -> str:
@@ -67,7 +75,7 @@ def read_length(head: dict[str, str]) -> int:
 
 def read_client_terms(head: dict[str, str]) -> Terms:
     """Take a client's terms; InputError where they cannot be read."""
-    return Terms(residencies=_parse_residencies(head, wire.CLIENT_RESIDENCY_HEADER))
+    return Terms(residencies=_parse_residencies(head, wire.CLIENT_RESIDENCY_HEADER, most_rules=1))
 
 
 def read_peer_terms(head: dict[str, str], region_of: RegionOf) -> Terms:
@@ -82,7 +90,9 @@ def read_peer_terms(head: dict[str, str], region_of: RegionOf) -> Terms:
     return Terms(
         origin=f"{region}/{router}",
         hold_seconds=_parse_hold(head.get(wire.HOLD_HEADER, "")),
-        residencies=_parse_residencies(head, wire.RESIDENCY_HEADER),
+        residencies=_parse_residencies(
+            head, wire.RESIDENCY_HEADER, most_rules=MOST_RESIDENCY_RULES
+        ),
     )
 
 
@@ -101,18 +111,23 @@ def format_residencies(residencies: Iterable[frozenset[str]]) -> str | None:
     return ";".join(",".join(sorted(names)) for names in residencies) or None
 
 
-def _parse_residencies(head: dict[str, str], name: str) -> tuple[frozenset[str], ...]:
+def _parse_residencies(
+    head: dict[str, str], name: str, *, most_rules: int
+) -> tuple[frozenset[str], ...]:
     """Read rules. One that cannot be read is refused, never taken as none."""
     text = head.get(name)
     if text is None:
         return ()
     rules = tuple(frozenset(map(str.strip, rule.split(","))) for rule in text.lower().split(";"))
-    names = [it for rule in rules for it in rule]
-    if len(names) > MOST_RESIDENCY_NAMES or not all(_NAME.fullmatch(it) for it in names):
+    if len(rules) > most_rules or not all(_is_rule(rule) for rule in rules):
         raise InputError(
             Reason.MALFORMED_REQUEST, f"`{name}` takes names of regions or groups, with commas"
         )
     return rules
+
+
+def _is_rule(names: frozenset[str]) -> bool:
+    return len(names) <= MOST_RESIDENCY_NAMES and all(_NAME.fullmatch(name) for name in names)
 
 
 def _text(header: Any) -> str:

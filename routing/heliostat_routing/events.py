@@ -66,6 +66,18 @@ class RequestArrived:
     origin: str | None = None
     hold_seconds: float | None = None
     residency: frozenset[str] | None = None
+    may_leave: bool = True
+    """Whether whoever has asked can send it to another region."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardTurnedAway:
+    """A request of a peer's router was answered before it came to be asked about.
+
+    `origin` is as in `RequestArrived`: the request is on its way no more.
+    """
+
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +295,7 @@ Event = (
     | RegionStateReceived
     | PeerLost
     | ForwardRefused
+    | ForwardTurnedAway
     | SiblingSent
     | SiblingTold
     | SiblingQueues

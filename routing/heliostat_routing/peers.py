@@ -127,6 +127,7 @@ class Peers:
             self.by_region
             and pool.settings.sends
             and flight.request.origin is None
+            and flight.request.may_leave
             and flight.forwards < MOST_FORWARDS
         )
 

@@ -21,6 +21,7 @@ from heliostat_routing.events import (
     EngineMetrics,
     Event,
     ForwardRefused,
+    ForwardTurnedAway,
     MetricsScraped,
     Outcome,
     PeerLost,
@@ -122,6 +123,8 @@ class Router:
             case RegionStateReceived():
                 if self._books.peers.on_state(event, now):
                     self._dispatcher.offer_to_peers(now)
+            case ForwardTurnedAway(origin):
+                self._note_origin(origin)
             case PeerLost(region):
                 self._books.peers.on_lost(region, now)
             case ForwardRefused(ticket, region):
@@ -166,21 +169,21 @@ class Router:
             prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
         )
         self._books.open(flight)
-        self._note_origin(request)
+        self._note_origin(request.origin)
         if self._books.peers.by_region:
             self._heads.note(request.block_keys)
         self._dispatcher.decide(flight, now)
 
     def _turn_away(self, request: RequestArrived, reason: RejectReason) -> None:
         """Answer a request that no pool here is for."""
-        self._note_origin(request)
+        self._note_origin(request.origin)
         self._dispatcher.out.append(Reject(request.ticket, reason, 1.0))
 
-    def _note_origin(self, request: RequestArrived) -> None:
+    def _note_origin(self, origin: str | None) -> None:
         """Count a request that another region has sent, served or not: it is on its way no more."""
         received = self._received
-        if request.origin is not None:
-            received[request.origin] = received.pop(request.origin, 0) + 1
+        if origin is not None:
+            received[origin] = received.pop(origin, 0) + 1
             if len(received) > MOST_ORIGINS:
                 del received[next(iter(received))]
 

@@ -194,6 +194,20 @@ async def test_what_a_region_gives_back_is_decided_anew() -> None:
     assert driver.give_back(1) is None
 
 
+async def test_a_held_request_that_finishes_holds_nobody() -> None:
+    """Whoever waits for its last word is told at once that none comes, before and after."""
+    driver = RouterDriver(ScriptedCore(queueing))
+    first, second = driver.arrive(arrival(1)), driver.arrive(arrival(2))
+    assert isinstance(first, Enqueue)
+    assert isinstance(second, Enqueue)
+    waiting = asyncio.ensure_future(driver.verdict(first))
+    await asyncio.sleep(0)
+    driver.finish(1)
+    driver.finish(2)
+    assert await waiting == ShutDown(1)
+    assert await driver.verdict(second) == ShutDown(2)
+
+
 def queueing_again(event: Event, now: float) -> list[Command]:
     """Hold a request that has come back for ten seconds."""
     return [Enqueue(1, now + 10.0, WHY)] if isinstance(event, ForwardRefused) else []

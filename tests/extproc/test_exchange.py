@@ -322,17 +322,21 @@ def test_a_peers_request_comes_on_its_terms() -> None:
         ({"x-forwarded-client-cert": ""}, 503, "not-a-peer"),
         ({"x-heliostat-residency": "eu"}, 503, "residency"),
         ({"x-heliostat-residency": "us;eu"}, 503, "residency"),
-        ({"x-heliostat-residency": ""}, 400, "malformed-request"),
-        ({"x-heliostat-hold": "-1"}, 400, "malformed-request"),
-        ({"x-heliostat-hold": "nan"}, 400, "malformed-request"),
-        ({"x-heliostat-hold": "1e9"}, 400, "malformed-request"),
-        ({"x-heliostat-origin": "a b"}, 400, "malformed-request"),
+        ({"x-heliostat-residency": ""}, 503, "malformed-request"),
+        ({"x-heliostat-residency": "us;us;us"}, 503, "malformed-request"),
+        ({"x-heliostat-hold": "-1"}, 503, "malformed-request"),
+        ({"x-heliostat-hold": "nan"}, 503, "malformed-request"),
+        ({"x-heliostat-hold": "1e9"}, 503, "malformed-request"),
+        ({"x-heliostat-origin": "a b"}, 503, "malformed-request"),
+        ({":path": "/v1/models", ":method": "GET"}, 503, "unknown-path"),
+        ({":path": "/health", ":method": "GET"}, 503, "unknown-path"),
+        ({":method": "GET"}, 503, "method-not-allowed"),
     ],
 )
 def test_a_peers_request_that_cannot_be_served_here_goes_back(
     more: dict[str, str], status: int, code: str
 ) -> None:
-    """What another place may serve is a 503, whatever a client would be told."""
+    """It is a 503, whatever a client would be told: its ingress has found nothing wrong with it."""
     answer = exchange(from_peer=True).receive(peer_headers(**more))
     assert error_code(answer) == code
     assert decode(answer).immediate_response.status.code == status
@@ -379,3 +383,64 @@ def test_a_clients_word_about_peers_means_nothing() -> None:
     assert isinstance(question, Question)
     assert (question.arrival.origin, question.arrival.hold_seconds) == (None, None)
     assert question.arrival.residency is None
+
+
+def test_a_clients_rule_is_one_rule() -> None:
+    """Two rules at once, of which one could be kept and the other broken, are refused."""
+    answer = exchange().receive(headers(**{"x-data-residency": "us,eu;us"}))
+    assert error_code(answer) == "malformed-request"
+
+
+def test_a_rule_that_is_repeated_is_read_as_one_list() -> None:
+    """Two headers of one name mean what they mean in HTTP: their values with commas."""
+    message = ProcessingRequest.FromString(headers(**{"x-data-residency": "us"}))
+    message.request_headers.headers.headers.add(key="x-data-residency", raw_value=b"eu")
+    machine = exchange()
+    machine.receive(message.SerializeToString())
+    question = machine.receive(body(b'{"model":"m"}'))
+    assert isinstance(question, Question)
+    assert question.arrival.residency == {"us", "eu"}
+
+
+def test_the_longest_rules_of_client_and_pool_pass_between_regions() -> None:
+    """What the ingress takes the peer takes too."""
+    names = ["us", *(f"group-{number}" for number in range(63))]
+    machine = exchange(rule=frozenset(names))
+    machine.receive(headers(**{"x-data-residency": ",".join(names)}))
+    machine.receive(body(b'{"model":"m"}'))
+    response = decode(machine.answer(Forward(7, "us-west", 0.25, WHY), 0.0))
+    options = response.request_body.response.header_mutation.set_headers
+    (said,) = [o.header.raw_value for o in options if o.header.key == "x-heliostat-residency"]
+    peer = exchange(from_peer=True)
+    peer.receive(peer_headers(**{"x-heliostat-residency": said.decode()}))
+    assert isinstance(peer.receive(body(b'{"model":"m"}')), Question)
+
+
+def test_who_cannot_forward_is_not_told_to() -> None:
+    """A foreign gateway that asks for an endpoint knows no regions."""
+    settings = ExchangeSettings(LIMIT_BYTES, HERE)
+    machine = Exchange(7, FakeDirectory(), settings, Sender("gw-0", forwards=False))
+    machine.receive(headers())
+    question = machine.receive(body(b'{"model":"m"}'))
+    assert isinstance(question, Question)
+    assert not question.arrival.may_leave
+
+
+@pytest.mark.parametrize(
+    ("more", "content", "turned_away"),
+    [
+        ({}, b'{"model":"m"}', None),
+        ({}, b'{"model":"nope"}', "eu/gw-3"),
+        ({"x-heliostat-residency": "eu"}, None, "eu/gw-3"),
+        ({"x-forwarded-client-cert": ""}, None, None),
+    ],
+)
+def test_a_peers_request_that_is_turned_away_is_counted_all_the_same(
+    more: dict[str, str], content: bytes | None, turned_away: str | None
+) -> None:
+    """Its ingress waits for the count: it is on its way no more."""
+    machine = exchange(from_peer=True)
+    machine.receive(peer_headers(**more))
+    if content is not None:
+        machine.receive(body(content))
+    assert machine.turned_away == turned_away

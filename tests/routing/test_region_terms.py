@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from heliostat_routing.commands import Command, Dispatch, Forward, Reject, RejectReason
 from heliostat_routing.events import (
     ForwardRefused,
+    ForwardTurnedAway,
     Outcome,
     PeerLost,
     PeerSettings,
@@ -229,3 +230,20 @@ def test_heads_that_a_region_tells_count_as_cached_there() -> None:
     (forward,) = [it for it in book.arrive(1, prompt) if isinstance(it, Forward)]
     assert forward.region == "west"
     assert forward.explanation.candidates[0].cached_tokens > 0
+
+
+def test_what_was_turned_away_at_the_door_is_counted_as_received() -> None:
+    """The origin learns that its request is on its way no more, however it was answered."""
+    book = World(1)
+    book.arrive(1, other(1), origin="eu/gw")
+    book.tell(ForwardTurnedAway("eu/gw"))
+    assert dict(book.router.received) == {"eu/gw": 2}
+
+
+def test_a_request_of_one_who_cannot_forward_stays() -> None:
+    """However idle another region is."""
+    book = World(1, "west")
+    book.busy()
+    book.state("west")
+    assert sent(book.arrive(1, other(1), may_leave=False)) == {}
+    book.forward(2, "west")

@@ -36,6 +36,9 @@ _Context = grpc.aio.ServicerContext[StreamAccessLogsMessage, StreamAccessLogsRes
 _log = structlog.get_logger(__name__)
 
 
+_ATTEMPTS = (AccessLogType.UpstreamPoolReady, AccessLogType.UpstreamEnd)
+
+
 class MalformedEntryError(ValueError):
     """An access log entry lacks what its kind must have."""
 
@@ -101,6 +104,8 @@ def parse_entry(entry: HTTPAccessLogEntry, ticket: int) -> Iterator[Event]:
     kind = common.access_log_type
     if common.upstream_remote_address.HasField("pipe"):
         return
+    if kind in _ATTEMPTS and wire.peer_region(common.upstream_cluster) is not None:
+        return  # what comes of it, the request's end or its return tells
     if kind == AccessLogType.UpstreamPoolReady:
         yield AttemptStarted(ticket, _required_endpoint(common))
     elif kind == AccessLogType.UpstreamEnd:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.access_log import AccessLogServer, parse_outcome
 from heliostat_extproc.envoy.token_usage import NO_USAGE, TokenUsage, parse_token_usage
-from heliostat_routing.events import AttemptStarted, Event, Outcome
+from heliostat_routing.events import AttemptStarted, Event, Outcome, RequestMeasured
 
 
 def entry(status: int = 200, body_bytes: int = 10, flag: str = "") -> HTTPAccessLogEntry:
@@ -103,3 +103,37 @@ def test_usage_of_any_bytes_is_counts_or_an_error(written: bytes) -> None:
     except ValueError:
         return
     assert isinstance(usage, TokenUsage)
+
+
+def test_attempts_at_a_region_move_no_request() -> None:
+    """They may be told after the request has come back and is served here; only its end counts."""
+    seen: list[Event] = []
+    server = AccessLogServer(seen.append)
+    for kind in (AccessLogType.UpstreamPoolReady, AccessLogType.UpstreamEnd):
+        attempt = entry(503)
+        attempt.request.request_headers["x-heliostat-ticket"] = "7"
+        attempt.common_properties.access_log_type = kind
+        attempt.common_properties.upstream_cluster = "peer:eu"
+        attempt.common_properties.upstream_remote_address.socket_address.address = "10.0.0.1"
+        server.take(attempt)
+    assert seen == []
+    ended = entry()
+    ended.request.request_headers["x-heliostat-ticket"] = "7"
+    ended.common_properties.upstream_cluster = "peer:eu"
+    server.take(ended)
+    (measured,) = seen
+    assert isinstance(measured, RequestMeasured)
+    assert measured.endpoint == "region/eu"
+
+
+def test_what_went_on_at_the_return_is_told_from_there() -> None:
+    """The outer request's entry would say that a Unix socket has served it."""
+    seen: list[Event] = []
+    ended = entry()
+    ended.request.request_headers["x-heliostat-ticket"] = "7"
+    ended.common_properties.upstream_cluster = "peer:eu"
+    ended.common_properties.upstream_remote_address.pipe.path = "/run/return.sock"
+    server = AccessLogServer(seen.append)
+    server.take(ended)
+    assert seen == []
+    assert server.malformed_entries == 0
