@@ -1,13 +1,16 @@
 """Whether the other end of a link is heard, from its echoes alone.
 
 An echo proves both directions at once. What counts is when the ping was sent that it answers: an
-old echo that comes late says nothing of now.
+old echo that comes late says nothing of now. Pings have numbers that nobody can guess, so none is
+echoed before it has come.
 """
 
 from collections import OrderedDict
+from secrets import randbits
 
 MOST_UNANSWERED = 256
 """Pings that are remembered for their echo."""
+NUMBER_BITS = 64
 _RISE_RATIO = 1 / 64
 """How fast the round trip follows echoes that take longer: an echo may have waited somewhere, but
 none comes before its time."""
@@ -22,26 +25,24 @@ class Liveness:
         """When the newest echo came."""
         self._proven_at: float | None = None
         """When the ping was sent that it answers."""
-        self._number = 0
         self._sent_at: OrderedDict[int, float] = OrderedDict()
+        """The pings that no echo has answered or overtaken, by number, in the order of sending."""
 
     def ping(self, now: float) -> int:
         """Number a ping that is sent now."""
-        self._number += 1
-        self._sent_at[self._number] = now
+        number = randbits(NUMBER_BITS)
+        self._sent_at[number] = now
         if len(self._sent_at) > MOST_UNANSWERED:
             self._sent_at.popitem(last=False)
-        return self._number
+        return number
 
     def on_echo(self, number: int, now: float) -> bool:
         """Take in an echo; false, and nothing changes, if no such ping waits for one."""
         sent_at = self._sent_at.get(number)
         if sent_at is None:
             return False
-        while next(iter(self._sent_at)) <= number:
+        while number in self._sent_at:
             self._sent_at.popitem(last=False)
-            if not self._sent_at:
-                break
         self.heard_at, self._proven_at = now, sent_at
         measured, known = now - sent_at, self.round_trip_seconds
         if known is None or measured < known:

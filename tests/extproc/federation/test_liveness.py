@@ -1,5 +1,7 @@
 """Whether the other end of a link is heard, echo by echo."""
 
+from itertools import pairwise
+
 import pytest
 
 from heliostat_extproc.federation.liveness import MOST_UNANSWERED, Liveness
@@ -33,6 +35,19 @@ def test_an_echo_of_nothing_changes_nothing() -> None:
     assert liveness.on_echo(number, 0.1)
     assert not liveness.on_echo(number, 5.0)
     assert liveness.heard_at == 0.1
+
+
+def test_the_next_number_cannot_be_told_from_those_before() -> None:
+    """A peer that answers early what it expects to be asked does not look nearer than it is."""
+    liveness = Liveness()
+    numbers = [liveness.ping(0.0) for _ in range(32)]
+    steps = {after - before for before, after in pairwise(numbers)}
+    assert len(steps) == 31
+    assert max(numbers) > 2**56
+    asked = liveness.ping(1.0)
+    assert not any(liveness.on_echo(numbers[-1] + step, 1.0) for step in (*steps, 1))
+    assert liveness.on_echo(asked, 1.2)
+    assert liveness.round_trip_seconds == pytest.approx(0.2)
 
 
 def test_only_the_newest_echo_counts() -> None:
