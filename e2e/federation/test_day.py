@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
-from heliostat_federation.clients import Clients, Ending, under_way
+from heliostat_federation.clients import Clients, under_way
 from heliostat_federation.federation import Federation
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -74,9 +74,6 @@ async def run_faults(federation: Federation, steps: Iterable[Step], until: float
     hit = under_way(*struck, slack_seconds=SETTLED_SECONDS)
     clients.expect_nothing_lost(but=["eu", "asia"], cut=hit)
     await clients.expect_none_twice(but=hit)
-    for region in ("eu", "asia"):
-        wrong = [r for r in clients.requests if r.region == region and not hit(r)]
-        assert all(r.ending is Ending.SERVED for r in wrong if r.ended_at), clients.summary()
 
 
 async def test_a_round_of_faults_loses_no_request(federation: Federation) -> None:
