@@ -44,13 +44,12 @@ from heliostat_routing.flight import Flight
 from heliostat_routing.ledger import Ledger
 from heliostat_routing.pool import Pool
 from heliostat_routing.prefix_heads import PrefixHeads
+from heliostat_routing.receipts import Receipts
 from heliostat_routing.siblings import MOST_FLIGHTS, Relay, renumbered, sibling_ticket
 from heliostat_routing.views import EndpointView, PeerView, PoolView
 
 MEASURE_SECONDS = 30.0
 """How long a finished request is remembered for its access log entry."""
-MOST_ORIGINS = 1000
-"""Routers of peers whose requests are counted: those heard from last."""
 SETTLE_SECONDS = 2.0
 """How long one is remembered that is finished and measured: its attempts may be told later."""
 PREFILLED_SECONDS = 1.0
@@ -68,7 +67,7 @@ class Router:
         self._settled: OrderedDict[int, tuple[float, Flight]] = OrderedDict()
         self._retiring = False
         """Whether a pool has been removed that still has a queue."""
-        self._received: dict[str, int] = {}
+        self._receipts = Receipts()
         self._heads = PrefixHeads()
 
     @property
@@ -181,11 +180,8 @@ class Router:
 
     def _note_origin(self, origin: str | None) -> None:
         """Count a request that another region has sent, served or not: it is on its way no more."""
-        received = self._received
         if origin is not None:
-            received[origin] = received.pop(origin, 0) + 1
-            if len(received) > MOST_ORIGINS:
-                del received[next(iter(received))]
+            self._receipts.count(origin)
 
     def _on_sibling_sent(self, event: SiblingSent, now: float) -> None:
         """Book what a sibling has sent, as if this router had; one known already may have moved."""
@@ -389,7 +385,7 @@ class Router:
     @property
     def received(self) -> Mapping[str, int]:
         """How many requests have come from each router of peers since this one began."""
-        return self._received
+        return self._receipts.by_origin()
 
     def peer_views(self, now: float) -> tuple[PeerView, ...]:
         """The state of every other region, to read."""

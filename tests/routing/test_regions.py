@@ -19,6 +19,7 @@ from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
     ForwardRefused,
+    ForwardTurnedAway,
     Outcome,
     PeerSettings,
     PeersUpdated,
@@ -30,6 +31,7 @@ from heliostat_routing.events import (
     RequestMeasured,
 )
 from heliostat_routing.peer import STATE_LIMIT_SECONDS
+from heliostat_routing.receipts import MOST_ROUTERS
 from heliostat_routing.settings import EndpointSettings, PolicyName, PoolSettings
 from heliostat_routing.transit import LOST_SECONDS
 from tests.routing.playbook import Playbook, target, targets
@@ -477,6 +479,17 @@ def test_every_forwarded_request_is_counted_as_received() -> None:
     book.arrive(5)
     assert book.router.received.get("west", 0) == 5
     assert book.router.received.get("east", 0) == 0
+
+
+def test_a_region_cannot_push_another_ones_counts_out() -> None:
+    """However many routers it invents: it has so many counts, its latest, and comes last."""
+    book = World(1)
+    for router in ("us/a", *(f"eu/{number}" for number in range(1, 2001)), "us/b", "us/a"):
+        book.tell(ForwardTurnedAway(router))
+    received = book.router.received
+    assert (received["us/a"], received["us/b"], received["eu/2000"]) == (2, 1, 1)
+    assert len(received) == 2 + MOST_ROUTERS
+    assert list(received)[:2] == ["us/b", "us/a"]
 
 
 # Refused by another region
