@@ -1,5 +1,6 @@
 """Another region, as its routers describe it on one stream after the other: told to the core."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from heliostat_extproc.federation.link import Link, LinkError
@@ -13,12 +14,16 @@ from heliostat_routing.events import Event, PeerLost, RegionStateReceived
 
 Capacities = tuple[tuple[str, PoolCapacity], ...]
 
+TELL_SECONDS = 0.05
+"""Between two times at which the core is told what is new: each makes it think."""
+
 
 class FarRegion:
     """What one region says. `link` is set once, right after it is made.
 
     A silent region's state is forgotten, and the core hears of it as lost. While it is heard,
-    `repeat` tells the core again that what it has said still holds.
+    `repeat` tells the core again that what it has said still holds. However often a region says
+    other things, the core hears of each router there once in `TELL_SECONDS`.
     """
 
     link: Link
@@ -40,6 +45,9 @@ class FarRegion:
         self._reception = Reception(region)
         self._view = RegionView()
         self._block_keys_differ = False
+        self._untold: dict[str, None] = {}
+        """Routers there that have said what the core has not been told."""
+        self._pause: asyncio.TimerHandle | None = None
 
     @property
     def reason(self) -> LinkReason:
@@ -72,12 +80,12 @@ class FarRegion:
         self._reception = Reception(self.region, heads=not self._block_keys_differ)
 
     def on_response(self, response: WatchResponse) -> None:
-        """Take over what is new; the core hears of it at once, if the region is heard."""
+        """Take over what is new; the core hears of it soon, if the region is heard."""
         if response.slots or response.gone_writers or response.HasField("hello"):
             self._reception.receive(response.slots, response.gone_writers)
-            changed = self._view.take(self._reception.slots)
-            if self.link.heard:
-                self._tell(self._view.slots[writer] for writer in changed)
+            self._untold.update(dict.fromkeys(self._view.take(self._reception.slots)))
+            if self.link.heard and self._pause is None:
+                self._tell_new()
 
     def on_heard(self, *, heard: bool) -> None:
         """Tell the core."""
@@ -86,6 +94,7 @@ class FarRegion:
             self.repeat()
         else:
             self._view.clear()
+            self._untold.clear()
             self._submit(PeerLost(self.region))
 
     def on_reached(self, *, reached: bool) -> None:
@@ -93,12 +102,29 @@ class FarRegion:
         self._on_reachability(self.region, reached)
 
     def on_broken(self) -> None:
-        """A stream that breaks says nothing of the region: its silence does."""
+        """A stream that breaks says nothing of the region: its silence does.
+
+        What the core has not been told comes with what is repeated.
+        """
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def repeat(self) -> None:
         """Tell the core all that still holds."""
         if self.link.heard:
+            self._untold.clear()
             self._tell(self._view.slots.values())
+
+    def _tell_new(self) -> None:
+        """Tell the core what is new, if anything is, and nothing more for a while."""
+        self._pause = None
+        changed, self._untold = self._untold, {}
+        known = self._view.slots
+        slots = [known[writer] for writer in changed if writer in known]
+        if slots and self.link.heard:
+            self._pause = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell_new)
+            self._tell(slots)
 
     def _tell(self, slots: Iterable[Slot]) -> None:
         for slot in list(slots):

@@ -16,6 +16,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from heliostat_extproc.federation.budget import Budget
 from heliostat_extproc.federation.liveness import Liveness
 from heliostat_extproc.federation.protocol import LARGEST_MESSAGE_BYTES, SIGN_PATH, WATCH_PATH
 from heliostat_extproc.federation.reports import LinkReason
@@ -51,6 +52,12 @@ class LinkSettings:
     """How long it may take at the start of the router until the other end is first heard."""
     hung_seconds: float = 2.0
     """A stream on which nothing is heard for so long, beside the round trip, is opened anew."""
+    messages_per_second: float = 100.0
+    """Of another region; beyond that it is not read from. It is asked for an echo 20 times."""
+    message_burst: int = 50
+    bytes_per_second: float = 200_000.0
+    """Of another region: twice what a router tells."""
+    burst_bytes: int = 1_000_000
     shortest_backoff_seconds: float = 0.1
     longest_backoff_seconds: float = 2.0
 
@@ -90,9 +97,11 @@ class FarEnd(Protocol):
 class Link:
     """Keeps one stream open until it is cancelled.
 
-    `ping_interval_seconds` is asked before each wait. `check` is to be called often: it finds that
-    nothing is heard, also while a stream hangs or cannot be opened. A router that is away is told
-    apart from a gateway that is: while no echo comes, the gateway is asked for a sign of its own.
+    `ping_interval_seconds` is asked before each wait. Where `limited`, the other end is not read
+    from faster than the settings allow, on all its streams together. `check` is to be called often:
+    it finds that nothing is heard, also while a stream hangs or cannot be opened. A router that is
+    away is told apart from a gateway that is: while no echo comes, the gateway is asked for a sign
+    of its own.
     """
 
     def __init__(
@@ -106,6 +115,7 @@ class Link:
         ping_interval_seconds: Callable[[], float],
         clock: Callable[[], float],
         random: Random,
+        limited: bool = True,
         on_failed: Callable[[], None] = lambda: None,
     ) -> None:
         self.destination = destination
@@ -124,6 +134,11 @@ class Link:
         self._clock = clock
         self._random = random
         self._on_failed = on_failed
+        self._limited = limited
+        self._messages = Budget(settings.messages_per_second, settings.message_burst, clock)
+        self._bytes = Budget(settings.bytes_per_second, settings.burst_bytes, clock)
+        self._read_at = -inf
+        """From when on it may be read from."""
         self._call: _Call | None = None
         self._ask_gateway: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] | None = None
         self._sign: asyncio.Task[None] | None = None
@@ -230,6 +245,7 @@ class Link:
 
     async def _read(self, call: _Call) -> WatchResponse:
         try:
+            await asyncio.sleep(self._read_at - self._clock())
             message = await call.read()
         except asyncio.CancelledError as error:
             if call.cancelled() and not _is_cancelling():
@@ -237,6 +253,9 @@ class Link:
             raise
         if not isinstance(message, bytes):
             raise LinkError(LinkReason.CONNECTION_FAILED, "the other end has closed the stream")
+        if self._limited:
+            pause_seconds = max(self._messages.spend(1), self._bytes.spend(len(message)))
+            self._read_at = self._clock() + pause_seconds
         try:
             return WatchResponse.FromString(message)
         except DecodeError as error:

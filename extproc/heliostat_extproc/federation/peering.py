@@ -280,10 +280,17 @@ class Federation:
         router = SiblingRouter(
             name, self._region, submit=self._submit, on_slot=self._pass_on_siblings
         )
-        router.link = link = self._link(name, router, lambda: None)
+        router.link = link = self._link(name, router, lambda: None, limited=False)
         return _Sibling(router, link, asyncio.create_task(link.run()))
 
-    def _link(self, destination: str, far_end: FarEnd, on_failed: Callable[[], None]) -> Link:
+    def _link(
+        self,
+        destination: str,
+        far_end: FarEnd,
+        on_failed: Callable[[], None],
+        *,
+        limited: bool = True,
+    ) -> Link:
         return Link(
             destination,
             self._links_socket,
@@ -293,6 +300,7 @@ class Federation:
             ping_interval_seconds=self._ping_interval_seconds,
             clock=self._clock,
             random=self._random,
+            limited=limited,
             on_failed=on_failed,
         )
 

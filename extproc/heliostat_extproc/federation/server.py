@@ -14,6 +14,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from heliostat_extproc.envoy.wire import IDENTITY_HEADER
+from heliostat_extproc.federation.budget import Budget
 from heliostat_extproc.federation.identity import parse_identity
 from heliostat_extproc.federation.protocol import STATE_SERVICE, WATCH_METHOD
 from heliostat_extproc.federation.publication import Publication, WatcherRecord
@@ -196,16 +197,13 @@ class StateServicer:
     async def _listen(self, watcher: _Watcher, context: _Context) -> None:
         """Note the pings, no faster than they may come."""
         settings = self._settings
-        allowed, at = float(settings.ping_burst), self._clock()
+        budget = Budget(settings.pings_per_second, settings.ping_burst, self._clock)
         while (request := await _read(context)) is not None:
             if request.HasField("ping"):
                 watcher.ping = request.ping
                 watcher.wake.set()
-            before, at = at, self._clock()
-            allowed = min(allowed + (at - before) * settings.pings_per_second, settings.ping_burst)
-            allowed -= 1
-            if allowed < 0:
-                await asyncio.sleep(-allowed / settings.pings_per_second)
+            if pause_seconds := budget.spend(1):
+                await asyncio.sleep(pause_seconds)
 
     async def _tell(
         self, watcher: _Watcher, reader: "asyncio.Task[None]", context: _Context
