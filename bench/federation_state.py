@@ -104,6 +104,9 @@ class _Source:
     def snapshot(self) -> Iterable[RelayedEvent]:
         return ()
 
+    def queues(self) -> RelayedEvent | None:
+        return None
+
     def forwards(self) -> Mapping[str, Forwards]:
         return {}
 

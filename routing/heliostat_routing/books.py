@@ -41,12 +41,19 @@ class Books:
         self.concerned: dict[int, None] = {}
         """Slots to which something has happened since the queues were last served."""
         self._stamp = 0.0
+        self._past_queue_changes = 0
+        """In pools that are gone."""
         self._capacities: dict[str, tuple[float, PoolCapacity]] = {}
 
     def next_stamp(self, now: float) -> float:
         """A stamp for the prefix index: later than all before it."""
         self._stamp = max(now, self._stamp + SMALLEST_STEP_SECONDS)
         return self._stamp
+
+    @property
+    def queue_changes(self) -> int:
+        """How often any queue has changed: as long as this is the same, so are all queues."""
+        return self._past_queue_changes + sum(p.queue.changes for p in self.pools.values())
 
     # Requests
 
@@ -185,6 +192,7 @@ class Books:
     def remove_pool(self, pool: Pool, now: float) -> None:
         """Forget a pool; its endpoints finish what they have."""
         del self.pools[pool.name]
+        self._past_queue_changes += pool.queue.changes
         self._capacities.pop(pool.name, None)
         self._refresh_members(pool.members, now)
 

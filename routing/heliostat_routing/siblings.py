@@ -124,14 +124,20 @@ class Relay:
     """What one router tells its siblings: made of what its core was told and what it answered.
 
     `told` is to be called after each event that the core has handled, those that siblings told
-    included: a sibling's word can free an endpoint for a request that waits here. Scrapes are
-    relayed by whoever has scraped.
+    included: a sibling's word can free an endpoint for a request that waits here. Queues are told
+    whole, so only once for all events that are told together: after each batch, `queues` is to be
+    asked. Scrapes are relayed by whoever has scraped.
     """
 
     def __init__(self, name: str, books: "Books") -> None:
         self._name = name
         self._books = books
-        self._queues: dict[str, Claims] = {}
+        self._queues: dict[str, Claims] | None = {}
+        """As they were told last; None where siblings know them differently."""
+        self._changes = 0
+        """Changes of queues that have been looked at."""
+        self.queues_due = False
+        """Whether queues may be others than siblings know: a batch is to go, for them alone too."""
 
     def told(self, event: Event, commands: list[Command], now: float) -> list[SiblingEvent]:
         """What siblings must know after this event and these commands, in order."""
@@ -142,28 +148,22 @@ class Relay:
         for command in commands:
             if isinstance(command, Dispatch):
                 out += self._sent(command.ticket, now)
-        if self._books.ledger.queued or self._queues:
-            queues = {p.name: claims_of(p, self._books) for p in self._books.pools.values()}
-            queues = {name: claims for name, claims in queues.items() if claims.queued}
-            if queues != self._queues:
-                self._queues = queues
-                out.append(self.queues(now))
+        if self._queues is None:
+            self.queues_due = True
+        elif self._queues or self._books.ledger.queued:
+            self.queues_due |= self._changes != self._books.queue_changes
         return out
 
-    def queues(self, now: float) -> SiblingQueues:
-        """The queues as they were told last, with their ages at this instant."""
-        return SiblingQueues(
-            self._name,
-            tuple(
-                SiblingQueue(
-                    name,
-                    claims.queued,
-                    None if claims.any_since == inf else now - claims.any_since,
-                    tuple((address, now - at) for address, at in claims.held_since.items()),
-                )
-                for name, claims in self._queues.items()
-            ),
-        )
+    def queues(self, now: float) -> SiblingQueues | None:
+        """The queues, where siblings know others: for the end of a batch."""
+        if not self.queues_due:
+            return None
+        self.queues_due, self._changes = False, self._books.queue_changes
+        queues = self._claims()
+        if queues == self._queues:
+            return None
+        self._queues = queues
+        return self._as_event(queues, now)
 
     def snapshot(self, now: float) -> Iterator[SiblingEvent]:
         """All that a sibling must know that has come late, or has missed something.
@@ -174,12 +174,35 @@ class Relay:
         flights.sort(key=lambda flight: flight.dispatched_at)
         for flight in flights:
             yield from self._sent(flight.ticket, now)
-        yield self.queues(now)
+        queues = self._claims()
+        if queues != self._queues:
+            self._queues = None
+        yield self._as_event(queues, now)
         left = MOST_KEYS
         for endpoint in self._books.fleet.by_address.values():
             for keys, stamp in self._books.index.recent(endpoint.slot, left, CHUNK_KEYS):
                 left -= len(keys)
                 yield PrefixesKnown(endpoint.address, keys, max(0.0, now - stamp))
+
+    def _claims(self) -> dict[str, Claims]:
+        """The claims of all queues that are not empty."""
+        pools = self._books.pools.values()
+        return {pool.name: claims_of(pool, self._books) for pool in pools if len(pool.queue)}
+
+    def _as_event(self, queues: dict[str, Claims], now: float) -> SiblingQueues:
+        """Claims with their ages at this instant."""
+        return SiblingQueues(
+            self._name,
+            tuple(
+                SiblingQueue(
+                    name,
+                    claims.queued,
+                    None if claims.any_since == inf else now - claims.any_since,
+                    tuple((address, now - at) for address, at in claims.held_since.items()),
+                )
+                for name, claims in queues.items()
+            ),
+        )
 
     def _sent(self, ticket: int, now: float) -> Iterator[SiblingSent]:
         flight = self._books.flights.get(ticket)
@@ -208,8 +231,6 @@ def renumbered(
 def claims_of(pool: Pool, books: "Books") -> Claims:
     """The claims of one's own queue."""
     queue = pool.queue
-    if not len(queue):
-        return Claims()
     oldest = queue.oldest(1)
     return Claims(
         queued=len(queue),

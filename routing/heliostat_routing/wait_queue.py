@@ -21,9 +21,11 @@ def _age_order(flight: Flight) -> tuple[float, int]:
 class WaitQueue:
     """Flights in order of arrival: those that take any endpoint, and those held for one slot."""
 
-    __slots__ = ("_any", "_held", "_held_seconds", "_size")
+    __slots__ = ("_any", "_held", "_held_seconds", "_size", "changes")
 
     def __init__(self) -> None:
+        self.changes = 0
+        """How often a flight has come in or gone out."""
         self._any: dict[str | None, list[Flight]] = {}
         self._held: dict[int, list[Flight]] = {}
         self._held_seconds: dict[int, float] = {}
@@ -42,6 +44,7 @@ class WaitQueue:
             self._held_seconds[held_for] = self._held_seconds.get(held_for, 0.0) + held_seconds
         insort(room, flight, key=_age_order)
         self._size += 1
+        self.changes += 1
 
     def remove(self, flight: Flight) -> None:
         """Take a flight out."""
@@ -56,6 +59,7 @@ class WaitQueue:
             del self._any[adapter]
         flight.queued, flight.held_for = False, None
         self._size -= 1
+        self.changes += 1
 
     def move(self, flight: Flight, held_for: int | None, held_seconds: float = 0.0) -> None:
         """Change what a queued flight waits for."""

@@ -167,7 +167,7 @@ def test_tickets_of_siblings_are_like_no_own_ticket() -> None:
 
 @dataclass
 class Region:
-    """Two routers of one region, whose words reach each other at once."""
+    """Two routers of one region, whose words reach each other at once, each event in a batch."""
 
     books: list[Playbook] = field(
         default_factory=lambda: [Playbook(2, prefill_tokens_per_second=SLOW) for _ in range(2)]
@@ -182,6 +182,8 @@ class Region:
         book = self.books[number]
         commands = book.router.handle(event, book.now)
         words = self.relays[number].told(event, commands, book.now)
+        queues = self.relays[number].queues(book.now)
+        words += [] if queues is None else [queues]
         self.words[number] += words
         for word in words:
             self.tell(1 - number, word)
@@ -233,3 +235,80 @@ def test_a_snapshot_brings_a_late_router_to_the_same_view() -> None:
         assert sorted(held) == [0, 0, 0, 0, 10, 10]
     late.tell(SiblingGone("r0"))
     assert [late.router.inflight(address) for address in ("e0", "e1")] == [0, 0]
+
+
+@dataclass
+class Told:
+    """A router of one slow endpoint, and what it has told its siblings of its queues."""
+
+    book: Playbook = field(default_factory=lambda: Playbook(1, prefill_tokens_per_second=SLOW))
+
+    def __post_init__(self) -> None:
+        self.relay = self.book.router.relay("r1")
+
+    def handle(self, event: Event, *, watched: bool = True) -> None:
+        """Something happens, while siblings watch or do not."""
+        commands = self.book.router.handle(event, self.book.now)
+        if watched:
+            words = self.relay.told(event, commands, self.book.now)
+            assert not [word for word in words if isinstance(word, SiblingQueues)]
+
+    def arrive(self, ticket: int) -> None:
+        """A request arrives."""
+        self.handle(RequestArrived(ticket, "p", keys((f"chat {ticket}", 10)), 5120))
+
+    def batch(self) -> int | None:
+        """A batch goes: return how many are queued, None where it does not say so."""
+        return queued_in(self.relay.queues(self.book.now))
+
+    def snapshot(self) -> int | None:
+        """A sibling comes late: return how many it is told are queued."""
+        (found,) = [w for w in self.relay.snapshot(self.book.now) if isinstance(w, SiblingQueues)]
+        return queued_in(found)
+
+
+def queued_in(event: SiblingQueues | None) -> int | None:
+    """How many requests are queued, as a sibling is told."""
+    return None if event is None else sum(queue.queued for queue in event.queues)
+
+
+def test_queues_are_told_once_for_a_batch_and_only_if_they_have_changed() -> None:
+    """Whatever happens in between, and a batch is asked for only where they may be others."""
+    told = Told()
+    told.arrive(0)
+    assert (told.relay.queues_due, told.batch()) == (False, None)
+    for ticket in range(1, 21):
+        told.arrive(ticket)
+    assert told.relay.queues_due
+    assert (told.batch(), told.batch(), told.relay.queues_due) == (20, None, False)
+    told.handle(AttemptStarted(0, "e0"))
+    assert not told.relay.queues_due
+    for ticket in range(1, 21):
+        told.handle(RequestFinished(ticket))
+    assert (told.batch(), told.batch()) == (0, None)
+
+
+def test_a_snapshot_has_the_queues_as_they_are() -> None:
+    """Also where nobody was told of them meanwhile; the others are then told again."""
+    told = Told()
+    for ticket in range(3):
+        told.arrive(ticket)
+    assert told.batch() == 2
+    told.handle(RequestFinished(1), watched=False)
+    assert told.snapshot() == 1
+    told.handle(AttemptStarted(0, "e0"))
+    assert told.batch() == 1
+    for ticket in (2, 0):
+        told.handle(RequestFinished(ticket), watched=False)
+    assert told.snapshot() == 0
+
+
+def test_a_sibling_that_came_within_a_batch_hears_that_the_queue_is_as_before() -> None:
+    """It was told otherwise than those who have been there."""
+    told = Told()
+    told.arrive(0)
+    assert told.batch() is None
+    told.arrive(1)
+    assert told.snapshot() == 1
+    told.handle(RequestFinished(1))
+    assert told.batch() == 0

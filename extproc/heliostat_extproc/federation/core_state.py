@@ -70,6 +70,10 @@ class CoreState:
         """Say all that a sibling must know that knows nothing."""
         return self.relay.snapshot(self._clock())
 
+    def queues(self) -> RelayedEvent | None:
+        """Say what is queued, where siblings know something else."""
+        return self.relay.queues(self._clock())
+
     def forwards(self) -> Mapping[str, Forwards]:
         """Count what was sent to each region."""
         return {
@@ -83,6 +87,10 @@ class SiblingLink(Protocol):
 
     def relay(self, event: RelayedEvent) -> None:
         """Tell every sibling what has happened here."""
+        ...
+
+    def relay_queues(self) -> None:
+        """Tell every sibling soon what is queued here."""
         ...
 
     @property
@@ -107,6 +115,8 @@ class SiblingRecorder:
         if self._link.is_relaying:
             for it in self._relay.told(event, list(commands), now):
                 self._link.relay(it)
+            if self._relay.queues_due:
+                self._link.relay_queues()
 
 
 class SharedScrapes:

@@ -100,7 +100,11 @@ class Relay:
         size_bytes = message.ByteSize()
         for queue in self._queues:
             queue.put(message, size_bytes)
-        if not self._scheduled:
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Let a batch go soon."""
+        if self._queues and not self._scheduled:
             self._scheduled = True
             self._schedule()
 

@@ -82,6 +82,10 @@ class StateSource(Protocol):
         """Say all that a sibling must know that knows nothing: open requests, queues, prefixes."""
         ...
 
+    def queues(self) -> RelayedEvent | None:
+        """Say what is queued, if siblings know something else; asked once for each batch."""
+        ...
+
     def forwards(self) -> Mapping[str, Forwards]:
         """Count what was sent to each region, for reports."""
         ...

@@ -37,7 +37,6 @@ from heliostat_routing.events import (
     RequestMeasured,
     ScrapeFailed,
     SiblingGone,
-    SiblingQueues,
     SiblingSent,
     Tick,
 )
@@ -112,6 +111,8 @@ class HeliostatBalancer:
         self._siblings: frozenset[Sibling] = frozenset()
         self._to_tell: list[tuple[float, RelayedEvent]] = []
         self._told_at = -inf
+        self._flushes = False
+        """Whether words are about to be told."""
         self._wake_at: float | None = None
 
     # What happens
@@ -265,26 +266,26 @@ class HeliostatBalancer:
 
     def _pass_on(self, events: Iterable[RelayedEvent]) -> None:
         """Tell siblings: at once after a pause, else with all that comes up in an interval."""
-        now, idle = self._port.now, not self._to_tell
+        now = self._port.now
         self._to_tell += ((now, event) for event in events)
-        if idle and self._to_tell:
+        if not self._flushes and (self._to_tell or self._relay.queues_due):
+            self._flushes = True
             self._port.call_at(self._told_at + self._signals.relay_interval_seconds, self._flush)
 
     def _flush(self) -> None:
         now = self._told_at = self._port.now
         words: list[RelayedEvent] = []
-        queues = False
         for at, event in self._to_tell:
             if isinstance(event, SiblingSent):
                 words.append(replace(event, age_seconds=event.age_seconds + now - at))
-            elif isinstance(event, SiblingQueues):
-                queues = True
             else:
                 words.append(event)
-        if queues:
-            words.append(self._relay.queues(now))
-        self._to_tell = []
-        self._port.tell_siblings(Words(tuple(words)))
+        queues = self._relay.queues(now)
+        if queues is not None:
+            words.append(queues)
+        self._to_tell, self._flushes = [], False
+        if words:
+            self._port.tell_siblings(Words(tuple(words)))
 
     def _refuse(self, request: Request, ending: Ending) -> None:
         """Give a forwarded request back to its ingress; answer others with an error."""

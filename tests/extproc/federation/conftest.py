@@ -96,6 +96,7 @@ class Router:
     folder: Path
     own: OwnState = field(default_factory=lambda: OwnState({"llama": PoolState(CAPACITY)}))
     world: list[RelayedEvent] = field(default_factory=list)
+    queued: list[RelayedEvent] = field(default_factory=list)
     events: list[tuple[float, Event]] = field(default_factory=list)
     reachability: list[tuple[str, bool]] = field(default_factory=list)
     server: grpc.aio.Server | None = None
@@ -114,6 +115,9 @@ class Router:
 
     def snapshot(self) -> Iterable[RelayedEvent]:
         return list(self.world)
+
+    def queues(self) -> RelayedEvent | None:
+        return self.queued.pop() if self.queued else None
 
     def forwards(self) -> Mapping[str, Forwards]:
         return {}

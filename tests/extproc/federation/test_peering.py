@@ -21,6 +21,8 @@ from heliostat_routing.events import (
     RequestFinished,
     ScrapeFailed,
     SiblingGone,
+    SiblingQueue,
+    SiblingQueues,
     SiblingSent,
     SiblingTold,
 )
@@ -202,6 +204,23 @@ async def test_a_sibling_hears_everything_then_each_event(regions: Any) -> None:
     await eventually(lambda: regions["us-1"].told(SiblingTold) == [FINISHED], seconds=0.5)
     expected = [ScrapeFailed(f"e{number}") for number in range(100)]
     assert regions["us-1"].told(ScrapeFailed) == expected
+
+
+async def test_queues_are_asked_for_once_for_each_batch(regions: Any) -> None:
+    """However often they may have changed until it goes, and also with nothing else to tell."""
+    teller, hearer = regions["us-2"], regions["us-1"]
+    teller.world = [SENT]
+    await two_siblings(regions)
+    await eventually(lambda: hearer.told(SiblingSent))
+    changes = [SiblingQueues("us-2", (SiblingQueue("p", n, 1.0),)) for n in (2, 1)]
+    teller.queued = list(changes)
+    for _ in range(100):
+        teller.federation.relay_queues()
+    await eventually(lambda: hearer.told(SiblingQueues))
+    assert teller.queued == changes[:1]
+    teller.federation.relay(FINISHED)
+    await eventually(lambda: len(hearer.told(SiblingQueues)) == 2)
+    assert not teller.queued
 
 
 async def test_a_sibling_that_breaks_is_gone_at_once(regions: Any) -> None:
