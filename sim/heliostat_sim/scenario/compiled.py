@@ -233,6 +233,7 @@ def _signals(spec: SignalsSpec) -> SignalSettings:
         state_interval_seconds=spec.state_interval,
         most_peers=spec.most_peers,
         states_per_second=spec.states_per_second,
+        heads=spec.heads,
         relays=spec.relays,
         relay_seconds=spec.relay_delay,
         relay_interval_seconds=spec.relay_interval,

@@ -128,6 +128,8 @@ class SignalsSpec(Strict):
     """Regions that each exchanges states with, about."""
     states_per_second: PerSecond = _SIGNALS.states_per_second
     """That a router tells all its peers together, at most."""
+    heads: bool = _SIGNALS.heads
+    """Whether Heliostat's regions tell each other their hottest prefixes."""
     relays: bool = _SIGNALS.relays
     """Whether Heliostat's routers of one region keep one view."""
     relay_delay: Seconds = _SIGNALS.relay_seconds

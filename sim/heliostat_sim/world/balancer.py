@@ -65,6 +65,10 @@ class GatewayPort(Protocol):
         """The gateway's own name."""
 
     @property
+    def life(self) -> int:
+        """How often it has died or begun anew."""
+
+    @property
     def region(self) -> str:
         """The region that the gateway is in."""
 

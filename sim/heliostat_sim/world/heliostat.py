@@ -28,6 +28,7 @@ from heliostat_routing.events import (
     ForwardRefused,
     MetricsScraped,
     Outcome,
+    PeerLost,
     PeerSettings,
     PeersUpdated,
     PoolUpdated,
@@ -62,11 +63,17 @@ class RegionState:
     capacities: tuple[tuple[str, PoolCapacity], ...]
     received: dict[str, int]
     """By the router that the requests came from."""
+    heads: tuple[int, ...]
+    """The prefixes that are asked for most."""
+    epoch: int
+    news: bool
+    """Whether the heads are others than in the state before, and so are on the wire."""
 
     @property
     def wire_bytes(self) -> int:
         """About what it takes on the wire: varints and doubles, and one count for each ingress."""
-        return 24 + 64 * len(self.capacities) + 16 * len(self.received)
+        keys = len(self.heads) if self.news else 0
+        return 24 + 64 * len(self.capacities) + 16 * len(self.received) + 8 * keys
 
 
 RelayedEvent = SiblingEvent | MetricsScraped | ScrapeFailed
@@ -109,6 +116,9 @@ class HeliostatBalancer:
         """Who is scraped from here: each engine by one of the region's gateways."""
         self._relay = self.router.relay(port.name)
         self._siblings: frozenset[Sibling] = frozenset()
+        self._heard_at: dict[str, float] = {}
+        """When each peer was heard last that is not lost."""
+        self._told_heads: tuple[int, ...] = ()
         self._to_tell: list[tuple[float, RelayedEvent]] = []
         self._told_at = -inf
         self._flushes = False
@@ -127,7 +137,7 @@ class HeliostatBalancer:
         if port.peers:
             peers = tuple(PeerSettings(p, port.round_trip_seconds(p)) for p in port.peers)
             self._tell(PeersUpdated(peers))
-            self._publish_later()
+            port.call_at(port.now + self._state_seconds, self._publish)
 
     def on_engines_changed(self) -> None:
         """Discovery has changed."""
@@ -213,6 +223,7 @@ class HeliostatBalancer:
                 self._tell(event)
             return
         state: RegionState = message
+        self._heard_at[sender] = self._port.now
         self._tell(
             RegionStateReceived(
                 region=sender,
@@ -220,22 +231,44 @@ class HeliostatBalancer:
                 capacities=state.capacities,
                 received=state.received.get(self._port.name, 0),
                 round_trip_seconds=self._port.round_trip_seconds(sender),
+                heads=state.heads,
+                epoch=state.epoch,
             )
         )
 
     def _publish(self) -> None:
-        """Tell all peers what this region could take."""
-        port = self._port
-        state = RegionState(port.name, self.router.capacities(port.now), dict(self.router.received))
+        """Tell all peers what this region could take, and the core which of them are silent."""
+        port, router = self._port, self.router
+        heads = router.heads() if self._signals.heads else ()
+        state = RegionState(
+            writer=port.name,
+            capacities=router.capacities(port.now),
+            received=dict(router.received),
+            heads=heads,
+            epoch=port.life,
+            news=heads != self._told_heads,
+        )
+        self._told_heads = heads
         for region in port.peers:
             port.tell(region, state)
-        self._publish_later()
+        self._lose_silent()
+        port.call_at(port.now + self._state_seconds, self._publish)
 
-    def _publish_later(self) -> None:
-        signals, port = self._signals, self._port
-        budget = len(port.peers) / signals.states_per_second
-        wait = max(signals.state_interval_seconds, budget)
-        port.call_at(port.now + wait, self._publish)
+    @property
+    def _state_seconds(self) -> float:
+        """Between two states, as the budget of states allows."""
+        signals = self._signals
+        budget = len(self._port.peers) / signals.states_per_second
+        return max(signals.state_interval_seconds, budget)
+
+    def _lose_silent(self) -> None:
+        """Tell the core of peers that have missed their states for too long."""
+        port = self._port
+        limit_seconds = max(self._signals.peer_lost_seconds, 2 * self._state_seconds)
+        for region, heard_at in list(self._heard_at.items()):
+            if port.now - heard_at > limit_seconds + port.round_trip_seconds(region):
+                del self._heard_at[region]
+                self._tell(PeerLost(region))
 
     # What the core is told, and what it answers
 

@@ -73,6 +73,12 @@ class SignalSettings:
     most_peers: int | None = None
     """Regions that each region exchanges states with, about: half of them the nearest, the others
     spread over all distances. None: all."""
+    heads: bool = False
+    """Whether states tell the prefixes that are asked for most, as they do in production. Not by
+    default: acting on them makes storms worse (design record 0007)."""
+    peer_lost_seconds: float = 0.5
+    """Silence, beside the round trip, after which a peer counts as lost, as in production; where
+    states are told more seldom than that, twice the time between them."""
     relays: bool = True
     """Whether Heliostat's routers of one region tell each other what they send and see."""
     relay_seconds: float = 0.001
