@@ -17,6 +17,7 @@ from heliostat_routing.events import (
     EngineMetrics,
     Event,
     ForwardRefused,
+    ForwardTurnedAway,
     MetricsScraped,
     Outcome,
     PeerLost,
@@ -94,7 +95,12 @@ def busy_hour(policy: PolicyName) -> list[tuple[float, Event]]:
             PrefixesKnown(address, prompt, 3.0),
         ]
         events += [(now, event) for event in dice.sample(heard, 2)]
-    events += [(now, SiblingGone("r2")), (now, PeerLost("east")), (now + 1, PoolRemoved("p"))]
+    events += [
+        (now, SiblingGone("r2")),
+        (now, PeerLost("east")),
+        (now, ForwardTurnedAway("west/r")),
+    ]
+    events.append((now + 1, PoolRemoved("p")))
     return events
 
 
