@@ -38,6 +38,8 @@ ROUNDS = 4
 """Windows that one endpoint is offered in one go; what is left is looked at in the next tick, which
 is asked for at once, so that no event takes long."""
 SERVED_IN_ONE_GO = 32
+OFFER_SECONDS = 0.05
+"""Between two offers of what is queued to other regions, however often these say something new."""
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 
@@ -49,6 +51,9 @@ class Dispatcher:
         self._books = books
         self._timers: list[tuple[float, int]] = []
         self._wake_at = inf
+        self._offered_at = -inf
+        self._offer_due = False
+        """Whether other regions have said something since what is queued was offered to them."""
         self._turns: dict[int, float] = {}
         """When it is this router's turn to take a slot that siblings with older claims see too."""
         world = World(books.fleet, books.index, books.peers)
@@ -94,8 +99,13 @@ class Dispatcher:
         flight.pool = pool
         self.decide(flight, now)
 
-    def offer_to_peers(self, now: float) -> None:
+    def on_region_state(self) -> None:
+        """Other regions may now be the better place for what is queued."""
+        self._offer_due = self._books.ledger.queued > 0
+
+    def _offer_to_peers(self, now: float) -> None:
         """Let queued requests go to other regions, those first that gain most."""
+        self._offered_at, self._offer_due = now, False
         books = self._books
         for pool in books.pools.values():
             for _ in range(WINDOW):
@@ -154,6 +164,8 @@ class Dispatcher:
         books = self._books
         if now >= self._wake_at:
             self._wake_at = inf
+        if self._offer_due and now >= self._offer_at:
+            self._offer_to_peers(now)
         self._fire_timers(now)
         freed = books.fleet.take_freed()
         if self._turns:
@@ -366,6 +378,10 @@ class Dispatcher:
             if flight.queued and now >= flight.deadline:
                 self._evict(flight, now)
 
+    @property
+    def _offer_at(self) -> float:
+        return self._offered_at + OFFER_SECONDS
+
     def _ask_for_tick(self, now: float) -> None:
         """Ask to be woken for the next deadline, or when time alone frees an endpoint."""
         while self._timers and not self._is_queued(self._timers[0][1]):
@@ -375,6 +391,8 @@ class Dispatcher:
         at = min(self._timers[0][0], self._books.fleet.next_timer() or inf)
         if self._turns:
             at = min(at, *self._turns.values())
+        if self._offer_due:
+            at = min(at, self._offer_at)
         if self._books.concerned:
             at = now
         if at < self._wake_at:

@@ -121,7 +121,7 @@ class Router:
                 self._books.peers.update(peers, now)
             case RegionStateReceived():
                 if self._books.peers.on_state(event, now):
-                    self._dispatcher.offer_to_peers(now)
+                    self._dispatcher.on_region_state()
             case ForwardTurnedAway(origin):
                 self._note_origin(origin)
             case PeerLost(region):

@@ -14,7 +14,9 @@ from heliostat_routing.commands import (
     Forward,
     Reject,
     RejectReason,
+    WakeAt,
 )
+from heliostat_routing.dispatcher import OFFER_SECONDS
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
@@ -492,6 +494,22 @@ def test_a_region_cannot_push_another_ones_counts_out() -> None:
     assert list(received)[:2] == ["us/b", "us/a"]
 
 
+def test_a_queue_is_offered_to_other_regions_so_often_however_often_they_speak() -> None:
+    """What a region says shortly after an offer is acted on once that is some time ago."""
+    book = World(1, "west", prefill_tokens_per_second=1.0)
+    book.busy()
+    book.state("west", FULL)
+    assert sent(book.arrive(1, other(1))) == {}
+    assert sent(book.state("west", FULL)) == {}
+    since = book.now
+    for _ in range(4):
+        commands = book.state("west", after=0.01)
+        assert sent(commands) == {}
+        assert [c.at for c in commands if isinstance(c, WakeAt)] in ([], [since + OFFER_SECONDS])
+    assert sent(book.tick(since + OFFER_SECONDS - book.now)) == {1: "west"}
+    assert sent(book.arrive(2, other(2))) == {2: "west"}
+
+
 # Refused by another region
 
 
@@ -795,7 +813,8 @@ def test_what_is_left_of_the_objective_shrinks_while_a_request_waits() -> None:
     assert young.router.views(young.now)[0].queued == old.router.views(old.now)[0].queued == 1
     costs = []
     for book in (young, old):
-        (leaving,) = [c for c in book.state("west") if isinstance(c, Forward)]
+        commands = book.state("west", after=OFFER_SECONDS)
+        (leaving,) = [c for c in commands if isinstance(c, Forward)]
         here = next(c for c in leaving.explanation.candidates if c.endpoint == "e0")
         costs.append(here.burden_seconds - here.wait_seconds)
     assert costs[1] > costs[0] - 1.0
