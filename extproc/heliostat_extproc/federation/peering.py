@@ -147,6 +147,10 @@ class Federation:
         """Tell every sibling what has happened here."""
         self._relay.put(event)
 
+    def relay_queues(self) -> None:
+        """Tell every sibling soon what is queued here: once, whatever else happens until then."""
+        self._relay.schedule()
+
     @property
     def is_relaying(self) -> bool:
         """Whether any sibling watches: then it must be told every event."""
@@ -218,6 +222,9 @@ class Federation:
 
     def _flush(self) -> None:
         self._flushed_at = self._loop.time()
+        queues = self._source.queues()
+        if queues is not None:
+            self._relay.put(queues)
         self._relay.on_flushed()
         self._server.wake_siblings()
 
