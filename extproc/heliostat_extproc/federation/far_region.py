@@ -42,9 +42,9 @@ class FarRegion:
         self._submit = submit
         self._pool_of_model = pool_of_model
         self._on_reachability = on_reachability
-        self._reception = Reception(region)
-        self._view = RegionView()
         self._block_keys_differ = False
+        self._reception = self._receive_anew()
+        self._view = RegionView()
         self._untold: dict[str, None] = {}
         """Routers there that have said what the core has not been told."""
         self._pause: asyncio.TimerHandle | None = None
@@ -64,7 +64,7 @@ class FarRegion:
         return tuple(sorted(self._view.slots))
 
     def pools(self) -> tuple[RemotePool, ...]:
-        """Describe the pools there, under the names of their models."""
+        """Describe the pools there whose models are served here too, by the models' names."""
         said: dict[str, list[PoolCapacity]] = {}
         for slot in self._view.slots.values():
             for model, pool in slot.state.pools.items():
@@ -77,7 +77,20 @@ class FarRegion:
         if hello.region != self.region or not is_name(hello.router):
             raise LinkError(LinkReason.WRONG_PLACE, f"it is {hello.region[:100]!r}")
         self._block_keys_differ = hello.block_key_scheme != BLOCK_KEY_SCHEME
-        self._reception = Reception(self.region, heads=not self._block_keys_differ)
+        self._reception = self._receive_anew()
+
+    def _receive_anew(self) -> Reception:
+        return Reception(self.region, heads=not self._block_keys_differ, use=self._is_served_here)
+
+    def _is_served_here(self, model: str) -> bool:
+        return self._pool_of_model(model) is not None
+
+    def on_pools_changed(self) -> None:
+        """Hear everything again where more of it is of use now."""
+        left_out = self._reception.left_out
+        if any(map(self._is_served_here, left_out)):
+            left_out.clear()
+            self.link.restart()
 
     def on_response(self, response: WatchResponse) -> None:
         """Take over what is new; the core hears of it soon, if the region is heard."""

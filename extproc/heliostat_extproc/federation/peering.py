@@ -138,6 +138,7 @@ class Federation:
                 self._peers[region].declared = declared
             else:
                 self._peers[region] = self._open_peer(declared)
+            self._peers[region].far.on_pools_changed()
         for name in wanted_siblings - self._siblings.keys():
             self._siblings[name] = self._open_sibling(name)
         self._resolver.apply({region: it.address for region, it in wanted_peers.items()})

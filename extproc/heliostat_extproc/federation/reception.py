@@ -4,9 +4,10 @@ A `Reception` follows one stream, of which it knows the base of each difference.
 outlives the streams to a region, which may lead to one router after the other.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from heliostat_extproc.federation.protocol import (
+    MOST_ADAPTERS,
     MOST_COUNT,
     MOST_HEADS,
     MOST_ORIGINS,
@@ -21,11 +22,23 @@ from heliostat_extproc.federation.state_wire import StateError, parse_pool
 
 
 class Reception:
-    """The slots that one stream has brought. Without `heads` the keys of prefixes are left out."""
+    """The slots that one stream has brought: of the pools, those whose model is of `use`.
 
-    def __init__(self, region: str, *, heads: bool = True) -> None:
+    Without `heads` the keys of prefixes are left out.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        *,
+        heads: bool = True,
+        use: Callable[[str], bool] = lambda _model: True,
+    ) -> None:
         self._region = region
         self._heads = heads
+        self._use = use
+        self.left_out: set[str] = set()
+        """Models that were of no use. What was said of them is not known."""
         self.slots: dict[str, Slot] = {}
         self.refused = 0
         """Parts that were left out because they made no sense, or were too many."""
@@ -67,17 +80,28 @@ class Reception:
         for model in message.gone_models:
             pools.pop(model, None)
         for pool in message.pools:
-            known = pools.pop(pool.model, None)
+            pools.pop(pool.model, None)
+        adapters = sum(map(_count_adapters, pools.values()))
+        for pool in message.pools:
+            if not self._use(pool.model):
+                self._leave_out(pool.model)
+                continue
             try:
-                state = parse_pool(pool, known)
+                state = parse_pool(pool, before.get(pool.model))
             except StateError:
                 self.refused += 1
                 continue
-            if len(pools) < MOST_POOLS:
-                pools[pool.model] = state
-            else:
+            adapters += _count_adapters(state)
+            if pool.model in pools or len(pools) >= MOST_POOLS or adapters > MOST_ADAPTERS:
+                adapters -= _count_adapters(state)
                 self.refused += 1
+            else:
+                pools[pool.model] = state
         return pools
+
+    def _leave_out(self, model: str) -> None:
+        if is_name(model) and len(self.left_out) < MOST_POOLS:
+            self.left_out.add(model)
 
     def _read_heads(self, message: SlotMessage, before: tuple[int, ...]) -> tuple[int, ...]:
         if not self._heads or not message.HasField("heads"):
@@ -100,6 +124,10 @@ class Reception:
         return received
 
 
+def _count_adapters(pool: PoolState) -> int:
+    return len(pool.capacity.adapters or ())
+
+
 class RegionView:
     """The newest slot of each router of one region."""
 
@@ -107,16 +135,17 @@ class RegionView:
         self.slots: dict[str, Slot] = {}
 
     def take(self, said: Mapping[str, Slot]) -> list[str]:
-        """Take over all that a stream has brought so far; name the writers that say other things.
+        """Take over all that a stream has brought so far; name the writers of what is new in it.
 
-        A router that has not heard the newest of another does not bring back what is older.
+        A new stream may say more of the same state, if more of it is of use. A router that has not
+        heard the newest of another does not bring back what is older.
         """
         for writer in [it for it in self.slots if it not in said]:
             del self.slots[writer]
         changed = []
         for writer, slot in said.items():
             known = self.slots.get(writer)
-            if known is None or slot.version > known.version:
+            if known is None or (slot is not known and slot.version >= known.version):
                 self.slots[writer] = slot
                 changed.append(writer)
         return changed

@@ -95,6 +95,8 @@ class Router:
     region: Region
     folder: Path
     own: OwnState = field(default_factory=lambda: OwnState({"llama": PoolState(CAPACITY)}))
+    unknown: set[str] = field(default_factory=lambda: {"unknown"})
+    """Models that no pool here serves."""
     world: list[RelayedEvent] = field(default_factory=list)
     queued: list[RelayedEvent] = field(default_factory=list)
     events: list[tuple[float, Event]] = field(default_factory=list)
@@ -141,7 +143,7 @@ class Router:
             self,
             lambda event: self.events.append((loop.time(), event)),
             identity=lambda: identity_of(self.region.name),
-            pool_of_model=lambda model: None if model == "unknown" else f"pool-{model}",
+            pool_of_model=lambda model: None if model in self.unknown else f"pool-{model}",
             on_reachability=lambda name, reachable: self.reachability.append((name, reachable)),
         )
         self.server = grpc.aio.server()

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from heliostat_extproc.discovery.peering import DeclaredPeer
 from heliostat_extproc.federation.protocol import WATCH_PATH
 from heliostat_extproc.federation.reports import LinkReason, LinkState
 from heliostat_extproc.federation.slots import OwnState, PoolState
@@ -15,6 +16,7 @@ from heliostat_extproc.federation.state_pb2 import Hello, WatchRequest, WatchRes
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.events import (
     PeerLost,
+    PeerSettings,
     PeersUpdated,
     RegionStateReceived,
     RequestArrived,
@@ -30,6 +32,7 @@ from heliostat_routing.events import (
 pytestmark = pytest.mark.gateway
 
 CAPACITY = PoolCapacity(3, 5, 7, 0.25, 0.5, 1.5, 8000.0, 100_000)
+ASIA_PEER = DeclaredPeer(PeerSettings("asia", 0.1), "127.0.0.1:1", "spiffe://test/region/asia")
 DETECTED_SECONDS = 0.7
 SENT = SiblingSent("us-2", RequestArrived(1, "p", (1, 2), 1024), "10.0.0.1:8000", 0.5)
 FINISHED = SiblingTold("us-2", RequestFinished(1))
@@ -77,7 +80,22 @@ async def test_a_region_hears_what_the_other_says(regions: Any) -> None:
     await eventually(lambda: regions["us-1"].reachability == [("asia", True)])
     (report,) = regions["us-1"].federation.reports()
     assert (report.state, report.reason) == (LinkState.CONNECTED, LinkReason.HEARD)
-    assert (report.writers, [it.pool for it in report.pools]) == (("asia-1",), ["llama", "unknown"])
+    assert (report.writers, [it.pool for it in report.pools]) == (("asia-1",), ["llama"])
+
+
+async def test_a_model_that_comes_to_be_served_here_is_heard_of(regions: Any) -> None:
+    """What a region said of it before is asked for again, once, and the region is never lost."""
+    regions["asia-1"].own = OwnState(
+        {"llama": PoolState(CAPACITY), "unknown": PoolState(replace(CAPACITY, free=1))}
+    )
+    await two_regions(regions)
+    router = regions["us-1"]
+    router.unknown.clear()
+    router.federation.apply([ASIA_PEER], [])
+    router.federation.apply([ASIA_PEER], [])
+    await eventually(lambda: len(_states(router)[-1].capacities) == 2)
+    assert dict(_states(router)[-1].capacities)["pool-unknown"].free == 1
+    assert not router.told(PeerLost)
 
 
 async def test_a_change_is_heard_soon_and_what_holds_is_repeated(regions: Any) -> None:

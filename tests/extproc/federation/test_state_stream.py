@@ -308,6 +308,50 @@ def test_what_is_too_much_is_left_out() -> None:
     assert reception.refused == 10 + 5 + 1
 
 
+def adapters_of(count: int, number: int = 0) -> PoolState:
+    """A pool with so many adapters of its own."""
+    return PoolState(replace(CAPACITY, adapters=frozenset(f"{number}-{n}" for n in range(count))))
+
+
+def test_adapters_are_counted_over_all_pools() -> None:
+    """However a peer spreads them over its pools and messages, no more names are kept."""
+    reception = Reception(REGION)
+    share = MOST_ADAPTERS // 4
+    state = OwnState({f"m{n}": adapters_of(share, n) for n in range(6)})
+    reception.receive([whole("a", state)])
+    assert (reception.refused, len(reception.slots["a"].state.pools)) == (2, 4)
+    more = slot_message(Slot("a", 1, 2, OwnState({"x": adapters_of(1)})), None, REGION)
+    more.whole = False
+    reception.receive([more])
+    assert (reception.refused, len(reception.slots["a"].state.pools)) == (3, 4)
+
+
+def test_adapters_may_move_from_pool_to_pool() -> None:
+    """What one pool gets and another gives up in one message is never too much."""
+    most, less = adapters_of(MOST_ADAPTERS - 10), adapters_of(10, 1)
+    publication, record, reception = (
+        Publication(REGION, "a", 1),
+        WatcherRecord(ORIGIN),
+        Reception(REGION),
+    )
+    for first, second in ((less, most), (most, less), (less, most)):
+        publication.say(OwnState({"m": first, "n": second}))
+        receive(reception, over_the_wire(record, publication))
+        state = reception.slots["a"].state
+        assert (reception.refused, state) == (0, publication.own.state)
+
+
+def test_models_of_no_use_are_left_out() -> None:
+    """Of them nothing is kept but a bounded number of their names."""
+    reception = Reception(REGION, use=lambda model: model == "m")
+    pools = {f"x{n}": adapters_of(5, n) for n in range(MOST_POOLS - 1)}
+    for writer in ("a", "b"):
+        reception.receive([whole(writer, OwnState(pools | {"m": PoolState(CAPACITY)}))])
+        pools = {f"y{n}": pool for n, pool in enumerate(pools.values())}
+    assert [list(slot.state.pools) for slot in reception.slots.values()] == [["m"], ["m"]]
+    assert (reception.refused, len(reception.left_out)) == (0, MOST_POOLS)
+
+
 def test_keys_of_another_scheme_mean_nothing() -> None:
     """The prefixes of a peer that hashes otherwise are left out; its pools are not."""
     reception = Reception(REGION, heads=False)
