@@ -4,7 +4,7 @@ from math import inf
 from typing import NamedTuple
 
 from heliostat_routing.capacity import PoolCapacity, combine
-from heliostat_routing.events import PeerSettings, RegionStateReceived
+from heliostat_routing.events import Outcome, PeerSettings, RegionStateReceived, RequestMeasured
 from heliostat_routing.prefix_heads import MOST_HEADS
 from heliostat_routing.standing import Standing
 from heliostat_routing.transit import LOST_SECONDS, Transit
@@ -95,6 +95,18 @@ class Peer:
         """Note a request that has come back unserved."""
         self.transit.leave(ticket, now)
         self.standing.on_return(ticket, sent_at, self.round_trip_seconds, now, lost=self._lost)
+
+    def on_measured(self, event: RequestMeasured, sent_at: float, now: float) -> None:
+        """Note how a request has ended that was sent there."""
+        match event.outcome:
+            case Outcome.SERVED:
+                self.standing.on_served()
+            case Outcome.ENGINE_FAILED:
+                self.standing.on_failed(sent_at, self.round_trip_seconds, now)
+            case Outcome.REFUSED:
+                self.standing.on_client_error(sent_at, now)
+            case Outcome.CLIENT_ABORTED if event.ttft_seconds is not None:
+                self.standing.on_output()
 
     def on_end(self, ticket: int) -> None:
         """Note that the stream of a request that is there is over.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from heliostat_routing.bitmask import slots
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.cost import burden_seconds
-from heliostat_routing.events import PeerSettings, RegionStateReceived
+from heliostat_routing.events import PeerSettings, RegionStateReceived, RequestMeasured
 from heliostat_routing.explanation import Candidate
 from heliostat_routing.flight import Flight
 from heliostat_routing.peer import Peer
@@ -286,11 +286,11 @@ class Peers:
         if peer is not None:
             peer.on_end(flight.ticket)
 
-    def on_served(self, region: str) -> None:
-        """Note that a region has served a request."""
-        peer = self.by_region.get(region)
+    def on_measured(self, flight: Flight, event: RequestMeasured, now: float) -> None:
+        """Note how a request has ended in the region that it was forwarded to."""
+        peer = self.by_region.get(flight.region or "")
         if peer is not None:
-            peer.standing.on_served()
+            peer.on_measured(event, flight.dispatched_at, now)
 
     def on_lost(self, region: str, now: float) -> None:
         """Note that a region is not reached any more."""

@@ -268,8 +268,7 @@ class Router:
             return
         if flight.region is not None:
             flight.measured = True
-            if event.outcome in (Outcome.SERVED, Outcome.REFUSED):
-                self._books.peers.on_served(flight.region)
+            self._books.peers.on_measured(flight, event, now)
             return
         if flight.endpoint is None:
             return

@@ -55,9 +55,9 @@ class PeerReason(StrEnum):
     UNREACHED = "unreached"
     """The stream to it has ended or is not answered."""
     LEFT_ALONE = "left-alone"
-    """It has given requests back."""
+    """It has given requests back, or answered them badly."""
     ON_TRIAL = "on-trial"
-    """It has given requests back, and a few that try it out are not answered yet."""
+    """So it has, or has answered none for long; a few that try it out are not answered yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from heliostat_routing.events import (
 from heliostat_routing.peers import MOST_FORWARDS
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointSettings, PoolSettings
-from heliostat_routing.standing import LONGEST_SECONDS, TRIALS
+from heliostat_routing.standing import LONGEST_SECONDS, MUTE_SECONDS, TRIALS
 from heliostat_routing.transit import LOST_SECONDS
 from heliostat_routing.views import PeerReason, PeerView
 from tests.routing.playbook import target
@@ -77,19 +77,22 @@ def test_requests_sent_before_the_first_came_back_are_one_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "forgiven"),
+    ("outcome", "backoff_seconds"),
     [
-        (Outcome.SERVED, True),
-        (Outcome.REFUSED, True),
-        (Outcome.CLIENT_ABORTED, False),
-        (Outcome.ENGINE_FAILED, False),
+        (Outcome.SERVED, 0.1),
+        (Outcome.REFUSED, 0.4),
+        (Outcome.CLIENT_ABORTED, 0.4),
+        (Outcome.ENGINE_FAILED, 0.8),
     ],
 )
 @pytest.mark.parametrize("ended", [True, False])
-def test_only_an_answer_makes_up_for_failures(
-    outcome: Outcome, forgiven: bool, ended: bool
+def test_only_a_served_request_makes_up_for_failures(
+    outcome: Outcome, backoff_seconds: float, ended: bool
 ) -> None:
-    """Measured before or after its stream's end; no state does, for a region may say anything."""
+    """Measured before or after its stream's end; no state does, for a region may say anything.
+
+    One that it has answered badly is a failure like one that comes back.
+    """
     book = busy_world()
     fail(book, 1)
     fail(book, 2)
@@ -98,7 +101,7 @@ def test_only_an_answer_makes_up_for_failures(
     if ended:
         book.tell(RequestFinished(3), after=1.0)
     book.tell(RequestMeasured(3, "10.1.1.1:8000", outcome, 0.1, 1.0, 100, 0, 10))
-    assert fail(book, 4) == pytest.approx(0.1 if forgiven else 0.4)
+    assert fail(book, 4) == pytest.approx(backoff_seconds)
 
 
 def test_a_region_that_has_failed_is_tried_out_by_a_few_at_a_time() -> None:
@@ -130,6 +133,81 @@ def test_a_region_that_returns_more_than_its_share_is_left_alone_though_it_serve
             book.forward(ticket, "west")
             book.tell(RequestMeasured(ticket, None, Outcome.SERVED))
     assert max(waits[:-1]) <= 0.2 + 1e-9
+
+
+# Answers that are none
+
+
+def forwards(book: World, ticket: int, idle_seconds: float = 0.05) -> bool:
+    """West says that it is idle, and a request arrives: return whether it goes there at once."""
+    book.state("west", replace(IDLE, free=1000, room=1000), after=idle_seconds)
+    went = sent(book.arrive(ticket, other(ticket))) == {ticket: "west"}
+    if not went:
+        book.tell(RequestFinished(ticket))
+    return went
+
+
+def answer(book: World, ticket: int, outcome: Outcome, ttft_seconds: float | None = 0.1) -> None:
+    """A request that is in the other region ends."""
+    book.tell(RequestFinished(ticket), after=0.01)
+    book.tell(RequestMeasured(ticket, None, outcome, ttft_seconds))
+
+
+def answered(each: tuple[Outcome, ...]) -> int:
+    """West answers so in turn: how many requests of the 500 that come in 30 s it gets."""
+    book = busy_world()
+    went = 0
+    for ticket in range(1000, 1500):
+        if forwards(book, ticket):
+            answer(book, ticket, each[went % len(each)])
+            went += 1
+    return went
+
+
+def test_a_region_that_answers_badly_is_left_alone() -> None:
+    """An error of its own is no better than a request that comes back."""
+    assert answered((Outcome.ENGINE_FAILED,)) < 20
+    assert answered((Outcome.SERVED, Outcome.ENGINE_FAILED)) < 60
+    assert answered((Outcome.SERVED,) * 9 + (Outcome.ENGINE_FAILED,)) > 400
+
+
+def test_a_region_that_finds_fault_with_more_than_its_share_is_left_alone() -> None:
+    """A wrong request now and then says nothing of the region, most of them do."""
+    assert answered((Outcome.REFUSED,)) < 30
+    assert answered((Outcome.SERVED, Outcome.REFUSED)) < 60
+    assert answered((Outcome.SERVED,) * 9 + (Outcome.REFUSED,)) == 500
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ttft_seconds", "is_answer"),
+    [
+        (Outcome.SERVED, 0.1, True),
+        (Outcome.REFUSED, 0.1, True),
+        (Outcome.CLIENT_ABORTED, 0.1, True),
+        (Outcome.CLIENT_ABORTED, None, False),
+    ],
+)
+def test_a_region_that_answers_nothing_is_tried_out_by_a_few_until_it_does(
+    outcome: Outcome, ttft_seconds: float | None, is_answer: bool
+) -> None:
+    """One whose client leaves before it says a word makes room for another, and no more."""
+    book = busy_world()
+    went = [ticket for ticket in range(1000, 1600) if forwards(book, ticket, 0.2)]
+    assert len(went) == pytest.approx(MUTE_SECONDS / 0.2 + TRIALS, abs=2)
+    assert view(book).reason is PeerReason.ON_TRIAL
+    answer(book, went[-1], outcome, ttft_seconds)
+    more = sum(forwards(book, ticket, 0.2) for ticket in range(2000, 2020))
+    assert more == (20 if is_answer else 1)
+
+
+def test_a_region_that_is_seldom_asked_is_not_mute() -> None:
+    """However long ago its last answer was."""
+    book = busy_world()
+    for ticket in range(1000, 1010):
+        book.tick(10 * MUTE_SECONDS)
+        assert forwards(book, ticket)
+        assert view(book).usable
+        answer(book, ticket, Outcome.SERVED)
 
 
 # How often one request
