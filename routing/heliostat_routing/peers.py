@@ -2,8 +2,9 @@
 
 A request that is on its way to a peer is its own reservation: until the peer's state has counted
 it, it stands before any other in the peer's queue, so a state of any age is not spent twice. What a
-peer's caches hold is known from what was forwarded to it, and from the few prefixes that are asked
-for most there, which it tells. A state that is missing or too old is not
+peer's caches hold is known from what was forwarded to it. The few prefixes that are asked for most
+there, which it tells, choose among regions that cost as good as the same, and no more: an endpoint
+that is free there need not be the one that holds them. A state that is missing or too old is not
 an idle region: its region is no candidate. Nor is one that the rules of the pool or of the request
 do not allow. Regions that cost as good as the same take turns, so that ingresses which see the same
 states do not all choose the same one.
@@ -158,13 +159,15 @@ class Peers:
         if not scored:
             return None
         limit = min(remote.cost_seconds for remote, _ in scored) * (1 + ALIKE_RATIO)
+        keys = flight.request.block_keys
 
-        def rank(found: tuple[Remote, Peer]) -> tuple[float, float, int, float]:
+        def rank(found: tuple[Remote, Peer]) -> tuple[float, float, int, int, float]:
             remote, peer = found
             alike = remote.cost_seconds <= limit
             cost = 0.0 if alike else remote.cost_seconds
+            hot = head_depth(keys, peer.heads)
             in_transit = peer.in_transit(pool.name, now)
-            return cost, -remote.cached_tokens, in_transit, peer.forwarded_at
+            return cost, -remote.cached_tokens, -hot, in_transit, peer.forwarded_at
 
         return min(scored, key=rank)[0]
 
@@ -194,8 +197,7 @@ class Peers:
                 if peer not in chosen and able(peer):
                     chosen.append(peer)
         for peer in chosen:
-            known = self.index.depth(keys, peer.slot)
-            yield peer, max(known, head_depth(keys, peer.heads))
+            yield peer, self.index.depth(keys, peer.slot)
 
     def _attractive_to(self, pool: Pool, now: float) -> list[Peer]:
         """The regions in order of what a usual request of the pool would cost there about now."""

@@ -220,16 +220,17 @@ def test_a_request_is_sent_away_a_few_times_only() -> None:
     assert tries == MOST_FORWARDS
 
 
-def test_heads_that_a_region_tells_count_as_cached_there() -> None:
-    """A system prompt that is hot there is no prefill there, though nothing was ever sent."""
-    book = World(1, "west", "east")
+def test_heads_choose_among_regions_that_cost_the_same() -> None:
+    """A system prompt that is hot there may be cached there; no cost is built on that."""
+    book = World(1, "east", "west", "south")
     book.busy()
     prompt = other(7)
-    book.tell(RegionStateReceived("west", "w", (("p", IDLE),), 0, heads=(prompt[7],)))
-    book.state("east", replace(IDLE, load=0.0))
+    for region in ("east", "west", "south"):
+        heads = (prompt[7],) if region == "west" else ()
+        book.tell(RegionStateReceived(region, "w", (("p", IDLE),), 0, heads=heads))
     (forward,) = [it for it in book.arrive(1, prompt) if isinstance(it, Forward)]
     assert forward.region == "west"
-    assert forward.explanation.candidates[0].cached_tokens > 0
+    assert forward.explanation.candidates[0].cached_tokens == 0
 
 
 def test_what_was_turned_away_at_the_door_is_counted_as_received() -> None:
