@@ -9,6 +9,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from heliostat_extproc.discovery.peering import digest_of
+from heliostat_extproc.envoy.wire import DECLARATION_HEADER
 from heliostat_extproc.federation.protocol import VERSION, WATCH_PATH
 from heliostat_extproc.federation.state_pb2 import Hello, WatchRequest
 from heliostat_federation.clients import Clients
@@ -82,7 +84,9 @@ async def test_a_peer_of_an_older_protocol_is_served_and_serves(federation: Fede
 
 async def test_a_flood_of_streams_and_pings_is_borne(federation: Federation) -> None:
     """Hundreds of state streams and as many pings as fit, with eu's own certificate."""
-    flood = asyncio.create_task(_flood(federation["eu"].links_socket()))
+    us = await federation["eu"].peer("us")
+    declaration = digest_of(us["address"], us["identity"])
+    flood = asyncio.create_task(_flood(federation["eu"].links_socket(), declaration))
     try:
         async with Clients(federation) as clients:
             clients.hold("us", 4)
@@ -98,7 +102,7 @@ async def test_a_flood_of_streams_and_pings_is_borne(federation: Federation) -> 
     await federation["eu"].until_peer("us", "Connected")
 
 
-async def _flood(socket: Path) -> None:
+async def _flood(socket: Path, declaration: str) -> None:
     """Open streams to us through eu's Envoy, and ping on each without end."""
     options = (("grpc.default_authority", "us"),)
     async with grpc.aio.insecure_channel(f"unix:{socket}", options=options) as channel:
@@ -106,7 +110,7 @@ async def _flood(socket: Path) -> None:
 
         async def ping(number: int) -> None:
             while True:
-                call = watch(None)
+                call = watch(None, metadata=((DECLARATION_HEADER, declaration),))
                 hello = Hello(version=VERSION, region="eu", router=f"flood-{number}", epoch=1)
                 try:
                     await call.write(WatchRequest(hello=hello, ping=1).SerializeToString())

@@ -87,8 +87,14 @@ class PeerSync:
         if certificate is None:
             return
         routes = self._routes()
-        links = [LinkRoute(it.region, it.addresses, it.identity) for it in routes]
-        links += [LinkRoute(it.name, (it.address,), certificate.identity) for it in self._siblings]
+        links = [
+            LinkRoute(route.region, route.addresses, route.identity, peer.digest)
+            for route, peer in zip(routes, self._peers, strict=True)
+        ]
+        links += [
+            LinkRoute(it.name, (it.address,), certificate.identity, it.digest)
+            for it in self._siblings
+        ]
         peering = Peering(
             peers=(*routes, *self._leaving.values()),
             links=tuple(links),

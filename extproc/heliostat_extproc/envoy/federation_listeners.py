@@ -106,7 +106,7 @@ def _pod_listener(name: str, socket: Path, manager: Filter) -> Listener:
 
 
 def _links_manager() -> Filter:
-    """Send each state stream to the cluster of its `:authority`."""
+    """Send each state stream to the cluster of its `:authority`, as it is declared now."""
     state = Route(
         match=RouteMatch(prefix=STATE_PATHS),
         route=RouteAction(
@@ -117,9 +117,10 @@ def _links_manager() -> Filter:
         name="links",
         domains=["*"],
         routes=[state],
-        request_headers_to_remove=[wire.CLUSTER_HEADER],
+        request_headers_to_remove=[wire.CLUSTER_HEADER, wire.DECLARATION_HEADER],
     )
-    to_cluster = set_header(wire.CLUSTER_HEADER, wire.link_cluster("%REQ(:authority)%"))
+    cluster = wire.link_cluster("%REQ(:authority)%", f"%REQ({wire.DECLARATION_HEADER})%")
+    to_cluster = set_header(wire.CLUSTER_HEADER, cluster)
     return http_filter_chain(
         HttpConnectionManager(
             stat_prefix="links",

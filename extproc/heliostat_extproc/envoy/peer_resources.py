@@ -5,6 +5,9 @@ wrong before an answer begins, the router decides anew. Connections to a region 
 listener inside Envoy, which cuts them at the router's word: Envoy takes the health of a region's
 addresses from the router, not from the region. Only an explicit no counts: a router that is away
 cuts nothing. State streams have connections of their own, which nothing cuts but silence.
+
+A connection is good for the identity and the addresses under which it was made: they are in the
+names of clusters and hosts, so that nothing new goes over it once these are others.
 """
 
 import functools
@@ -39,6 +42,7 @@ from envoy_data_plane.envoy.type.metadata.v3 import MetadataKind, MetadataKindHo
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any, Struct
 
+from heliostat_extproc.discovery.peering import digest_of
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.addresses import parse_address
 from heliostat_extproc.envoy.control_plane import (
@@ -58,6 +62,7 @@ from heliostat_extproc.envoy.region_tls import peer_socket, serialized_secrets
 from heliostat_extproc.federation.region_certificate import RegionCertificate
 
 _CONNECTION_PREFIX = "connection:"
+_LINK_STAT_PREFIX = "link:"
 _MOST_ADDRESSES = 16
 _MATCH_NAMESPACE = "envoy.transport_socket_match"
 _PLAINTEXT = {"plaintext": True}
@@ -82,6 +87,8 @@ class LinkRoute:
     """The region's name or the router's: the stream's `:authority`."""
     addresses: tuple[str, ...]
     identity: str
+    declaration: str
+    """Names what is declared of the destination, as each stream to it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,27 +144,28 @@ def build_peer_resources(
         return PeerResources()
     clusters, assignments = {}, {}
     for peer in peering.peers:
-        name, connections = wire.peer_cluster(peer.region), _connection_cluster(peer.region)
+        name, connections = wire.peer_cluster(peer.region), _connection_cluster(peer)
         clusters[name] = _requests_cluster(name, settings)
         assignments[name] = _requests_assignment(
             name, connections, len(peer.addresses), federation.return_socket
         )
         clusters[connections] = _connections_cluster(
-            connections, peer.identity, health_path(peer.region), settings
+            connections, peer.region, peer.identity, settings
         )
         assignments[connections] = _assignment(
             connections, peer.addresses, federation.health_socket
         )
     for link in peering.links:
-        name = wire.link_cluster(link.destination)
-        clusters[name] = _link_cluster(name, link.identity, settings)
+        name = wire.link_cluster(link.destination, link.declaration)
+        clusters[name] = _link_cluster(name, link.destination, link.identity, settings)
         assignments[name] = _assignment(name, link.addresses)
     secrets = serialized_secrets(peering.certificate, peering.allowed)
     return PeerResources(clusters, assignments, secrets)
 
 
-def _connection_cluster(region: str) -> str:
-    return f"{_CONNECTION_PREFIX}{region}"
+def _connection_cluster(peer: PeerRoute) -> str:
+    digest = digest_of(peer.identity, *sorted(set(peer.addresses)))
+    return f"{_CONNECTION_PREFIX}{peer.region}/{digest}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -184,9 +192,10 @@ def _requests_cluster(name: str, settings: PeerSettings) -> bytes:
 
 
 @functools.lru_cache(maxsize=1024)
-def _connections_cluster(name: str, identity: str, path: str, settings: PeerSettings) -> bytes:
+def _connections_cluster(name: str, region: str, identity: str, settings: PeerSettings) -> bytes:
     """Connections to a region, in the health that the router tells."""
     cluster = _cluster(name, settings)
+    cluster.alt_stat_name = f"{_CONNECTION_PREFIX}{region}"
     cluster.close_connections_on_host_health_failure = True
     cluster.ignore_health_on_host_removal = True
     plaintext = Struct.from_dict(_PLAINTEXT)
@@ -209,7 +218,7 @@ def _connections_cluster(name: str, identity: str, path: str, settings: PeerSett
             # Counts what is no answer. An answer of 503 is believed at once.
             unhealthy_threshold=UNLIMITED,
             healthy_threshold=1,
-            http_health_check=HealthCheckHttpHealthCheck(host="router", path=path),
+            http_health_check=HealthCheckHttpHealthCheck(host="router", path=health_path(region)),
             transport_socket_match_criteria=plaintext,
         )
     ]
@@ -217,8 +226,9 @@ def _connections_cluster(name: str, identity: str, path: str, settings: PeerSett
 
 
 @functools.lru_cache(maxsize=1024)
-def _link_cluster(name: str, identity: str, settings: PeerSettings) -> bytes:
+def _link_cluster(name: str, destination: str, identity: str, settings: PeerSettings) -> bytes:
     cluster = _cluster(name, settings)
+    cluster.alt_stat_name = f"{_LINK_STAT_PREFIX}{destination}"
     cluster.typed_extension_protocol_options = _http2(
         settings.link_ping_interval_seconds, settings.link_ping_timeout_seconds
     )

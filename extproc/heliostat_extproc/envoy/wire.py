@@ -34,6 +34,9 @@ IDENTITY_HEADER = "x-forwarded-client-cert"
 """Set by Envoy on what comes from a peer: the identity in its certificate, which it has verified.
 Clients cannot set it."""
 
+DECLARATION_HEADER = "x-heliostat-declaration"
+"""Set by the router on a state stream: under which declaration of its destination it is opened."""
+
 ENTRANCE_METADATA = "x-heliostat-entrance"
 """gRPC metadata of Envoy's calls to the router: by which of its listeners a request came in."""
 
@@ -85,9 +88,9 @@ def peer_cluster(region: str) -> str:
     return f"{_PEER_PREFIX}{region}"
 
 
-def link_cluster(destination: str) -> str:
+def link_cluster(destination: str, declaration: str) -> str:
     """Name the Envoy cluster of the state stream to a region, or to a router of this one."""
-    return f"{_LINK_PREFIX}{destination}"
+    return f"{_LINK_PREFIX}{destination}/{declaration}"
 
 
 def peer_region(cluster: str) -> str | None:

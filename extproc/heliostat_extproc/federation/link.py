@@ -1,7 +1,8 @@
 """One stream to a region, or to a router of this one: opened again and again, and listened to.
 
-Envoy does the connecting, by the stream's authority, and has all certificates. Whether the other
-end is heard outlives a stream: one that breaks and comes back at once has lost nothing.
+Envoy does the connecting, by the stream's authority and declaration, and has all certificates.
+Whether the other end is heard outlives a stream: one that breaks and comes back at once has lost
+nothing.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from heliostat_extproc.envoy.wire import DECLARATION_HEADER
 from heliostat_extproc.federation.budget import Budget
 from heliostat_extproc.federation.liveness import Liveness
 from heliostat_extproc.federation.protocol import LARGEST_MESSAGE_BYTES, SIGN_PATH, WATCH_PATH
@@ -107,6 +109,7 @@ class Link:
     def __init__(
         self,
         destination: str,
+        declaration: str,
         socket: Path,
         hello: Hello,
         far_end: FarEnd,
@@ -126,6 +129,7 @@ class Link:
         """Whether the gateway there answers; None until it is decided for the first time."""
         self.problem = LinkReason.NOT_HEARD_YET
         """Why it is not heard, if it is not or would not be soon."""
+        self._declaration = declaration
         self._socket = socket
         self._hello = hello
         self._far_end = far_end
@@ -178,16 +182,25 @@ class Link:
     ) -> None:
         """Ask for what no router serves: the gateway there says so itself."""
         try:
-            await ask(b"", timeout=self._settings.hung_seconds)
+            await ask(b"", timeout=self._settings.hung_seconds, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 self._signed_at = now
         await asyncio.sleep(self._settings.ping_seconds)
 
+    def redirect(self, declaration: str) -> None:
+        """Hear it as it is declared from now on: Envoy opens no stream under any other."""
+        if declaration != self._declaration:
+            self._declaration = declaration
+            self.restart()
+
     def restart(self) -> None:
         """Open the stream anew."""
         if self._call is not None:
             self._call.cancel()
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((DECLARATION_HEADER, self._declaration),)
 
     async def run(self) -> None:
         """Keep the stream open."""
@@ -221,7 +234,7 @@ class Link:
 
     async def _follow(self, watch: grpc.aio.StreamStreamMultiCallable[bytes, bytes]) -> None:
         """Open one stream and listen until it ends, which it does by raising LinkError."""
-        call = self._call = watch(None)
+        call = self._call = watch(None, metadata=self._metadata())
         self._opened_at = self._clock()
         pings = asyncio.create_task(self._ping(call))
         begun = False

@@ -127,20 +127,24 @@ class Federation:
     def apply(self, peers: Collection[DeclaredPeer], siblings: Collection[DeclaredSibling]) -> None:
         """Make these all the peers and siblings; tell the core of the peers."""
         wanted_peers = {it.settings.region: it for it in peers}
-        wanted_siblings = {it.name for it in siblings if it.name != self._region.router}
+        wanted_siblings = {it.name: it for it in siblings if it.name != self._region.router}
         for region in self._peers.keys() - wanted_peers.keys():
             self._drop_peer(region)
-        for name in self._siblings.keys() - wanted_siblings:
+        for name in self._siblings.keys() - wanted_siblings.keys():
             self._drop_sibling(name)
         self._submit(PeersUpdated(tuple(it.settings for it in wanted_peers.values())))
         for region, declared in wanted_peers.items():
             if region in self._peers:
                 self._peers[region].declared = declared
+                self._peers[region].link.redirect(declared.digest)
             else:
                 self._peers[region] = self._open_peer(declared)
             self._peers[region].far.on_pools_changed()
-        for name in wanted_siblings - self._siblings.keys():
-            self._siblings[name] = self._open_sibling(name)
+        for name, sibling in wanted_siblings.items():
+            if name in self._siblings:
+                self._siblings[name].link.redirect(sibling.digest)
+            else:
+                self._siblings[name] = self._open_sibling(sibling)
         self._resolver.apply({region: it.address for region, it in wanted_peers.items()})
         self._server.recheck()
 
@@ -281,19 +285,22 @@ class Federation:
             pool_of_model=self._pool_of_model,
             on_reachability=self._on_reachability,
         )
-        far.link = link = self._link(region, far, partial(self._resolver.hurry, region))
+        hurry = partial(self._resolver.hurry, region)
+        far.link = link = self._link(region, declared.digest, far, hurry)
         return _Peer(declared, far, link, asyncio.create_task(link.run()))
 
-    def _open_sibling(self, name: str) -> _Sibling:
+    def _open_sibling(self, declared: DeclaredSibling) -> _Sibling:
+        name = declared.name
         router = SiblingRouter(
             name, self._region, submit=self._submit, on_slot=self._pass_on_siblings
         )
-        router.link = link = self._link(name, router, lambda: None, limited=False)
+        router.link = link = self._link(name, declared.digest, router, lambda: None, limited=False)
         return _Sibling(router, link, asyncio.create_task(link.run()))
 
     def _link(
         self,
         destination: str,
+        declaration: str,
         far_end: FarEnd,
         on_failed: Callable[[], None],
         *,
@@ -301,6 +308,7 @@ class Federation:
     ) -> Link:
         return Link(
             destination,
+            declaration,
             self._links_socket,
             self._hello,
             far_end,

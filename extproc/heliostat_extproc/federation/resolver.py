@@ -53,14 +53,13 @@ class Resolver:
 
     def apply(self, wanted: Mapping[str, str]) -> None:
         """Follow these regions, at `host:port` each, and no others."""
+        before = len(self._known)
         for region, (address, task, _) in list(self._followed.items()):
             if wanted.get(region) != address:
                 task.cancel()
                 del self._followed[region]
-        gone = [region for region in self._known if region not in wanted]
-        for region in gone:
-            del self._known[region]
-        if gone:
+                self._known.pop(region, None)
+        if len(self._known) < before:
             self._on_change(dict(self._known))
         for region, address in wanted.items():
             if region not in self._followed:

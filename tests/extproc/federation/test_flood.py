@@ -99,6 +99,7 @@ async def watched(script: Script) -> AsyncIterator[Watching]:
         )
         far.link = Link(
             "asia",
+            "first",
             socket,
             hello_of(HERE),
             far,

@@ -29,6 +29,8 @@ from heliostat_routing.events import (
     SiblingTold,
 )
 
+from .conftest import moved_peer, peer
+
 pytestmark = pytest.mark.gateway
 
 CAPACITY = PoolCapacity(3, 5, 7, 0.25, 0.5, 1.5, 8000.0, 100_000)
@@ -138,6 +140,16 @@ async def test_a_stream_that_breaks_loses_no_region(regions: Any) -> None:
     regions["asia-1"].own = OwnState({"llama": PoolState(replace(CAPACITY, free=1))})
     await eventually(lambda: any(e.capacities[0][1].free == 1 for e in _states(router)))
     assert not router.told(PeerLost)
+
+
+async def test_a_region_that_is_declared_anew_is_heard_anew(regions: Any) -> None:
+    """Its stream ends although nothing breaks: the next one goes where it is declared now."""
+    await two_regions(regions)
+    router = regions["us-1"]
+    router.federation.apply([moved_peer("asia")], [])
+    await eventually(lambda: router.federation.reports()[0].reason is LinkReason.WRONG_PLACE)
+    router.federation.apply([peer("asia")], [])
+    await eventually(lambda: router.federation.reports()[0].reason is LinkReason.HEARD)
 
 
 async def test_a_restarted_router_is_heard_again(regions: Any) -> None:

@@ -90,6 +90,20 @@ async def test_a_region_that_is_dropped_has_no_addresses() -> None:
     it.close()
 
 
+async def test_a_region_at_another_name_is_not_at_the_addresses_of_the_one_before() -> None:
+    """Until the new name is looked up, nobody knows where it is."""
+    names = Names(asia=("10.0.0.1",))
+    changes: list[dict[str, tuple[str, ...]]] = []
+    it = resolver(names, changes)
+    it.apply({"asia": "asia:443"})
+    await eventually(lambda: changes)
+    it.apply({"asia": "new:443"})
+    assert changes[-1] == {}
+    names.hosts["new"] = ("10.0.0.2",)
+    await eventually(lambda: changes[-1] == {"asia": ("10.0.0.2:443",)})
+    it.close()
+
+
 async def test_many_addresses_are_bounded() -> None:
     """However long the answer, so many are kept."""
     names = Names(asia=tuple(f"10.0.{n}.1" for n in range(200)))

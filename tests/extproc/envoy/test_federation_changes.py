@@ -1,0 +1,132 @@
+"""What two real Envoys do when a peer is declared anew, a gateway drains, or a router is away."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from heliostat_extproc.envoy import wire
+from heliostat_extproc.envoy.peer_resources import Peering
+from heliostat_extproc.envoy.wire import Entrance
+
+from .conftest import eventually, free_port
+from .regions import DONE, TOKEN, Pair, identity_of, running_pair
+
+pytestmark = pytest.mark.gateway
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    """Two regions that serve each other; a forwards what its clients ask to b."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with running_pair(Path(folder)) as running:
+            yield running
+
+
+def changed(pair: Pair, what: str) -> Peering:
+    """Declare b to a with another identity, or at an address where nothing is."""
+    peering = pair.a.peering
+    (peer,) = peering.peers
+    if what == "identity":
+        peer = replace(peer, identity=identity_of("b-new"))
+    else:
+        peer = replace(peer, addresses=(f"127.0.0.1:{free_port()}",))
+    return replace(peering, peers=(peer,))
+
+
+@pytest.mark.parametrize("what", ["identity", "address"])
+async def test_a_peer_that_is_declared_anew_gets_nothing_by_open_connections(
+    pair: Pair, what: str
+) -> None:
+    """What runs there runs to its end; what comes later needs the new identity and address."""
+    stream = await pair.a.client.post(pair.a.url("stream"), data=b"{}")
+    assert await stream.content.readany() == TOKEN
+    assert (await pair.a.post())[1]["region"] == "b"
+    pair.b.router.asked.clear()
+    before = pair.a.peering
+    await pair.a.publish(changed(pair, what))
+    await pair.until_served_by("a")
+    for _ in range(5):
+        assert (await pair.a.post())[1]["region"] == "a"
+    assert not pair.b.router.asked
+    pair.b.engine.go_on.set()
+    assert await stream.content.read() == DONE
+    await pair.a.publish(before)
+    await pair.until_served_by("b")
+
+
+async def test_a_peer_that_comes_back_with_another_identity_is_another(pair: Pair) -> None:
+    """While a request still runs there, the way to the one that has left stays as it was."""
+    stream = await pair.a.client.post(pair.a.url("stream"), data=b"{}")
+    await stream.content.readany()
+    assert (await pair.a.post())[1]["region"] == "b"
+    peering = pair.a.peering
+    await pair.a.publish(replace(peering, links=(), allowed=frozenset()))
+    await pair.a.publish(replace(changed(pair, "identity"), links=peering.links))
+    await pair.until_served_by("a")
+    pair.b.engine.go_on.set()
+    assert await stream.content.read() == DONE
+    assert (await pair.a.post())[1]["region"] == "a"
+
+
+async def test_no_request_is_lost_while_addresses_change(pair: Pair) -> None:
+    """Gateways come and go behind a region's name: each request is answered, mostly there."""
+    stopping = asyncio.Event()
+
+    async def load() -> list[tuple[int, dict[str, object]]]:
+        answers = []
+        while not stopping.is_set():
+            answers.append(await pair.a.post())
+        return answers
+
+    clients = [asyncio.create_task(load()) for _ in range(3)]
+    (peer,) = pair.a.peering.peers
+    for _ in range(5):
+        addresses = (*peer.addresses, f"127.0.0.1:{free_port()}")
+        await pair.a.publish(replace(pair.a.peering, peers=(replace(peer, addresses=addresses),)))
+        served = len(pair.b.router.asked)
+        await eventually(lambda served=served: len(pair.b.router.asked) > served + 20)
+    stopping.set()
+    answers = [answer for client in clients for answer in await client]
+    assert {status for status, _ in answers} == {200}
+    assert len(pair.a.router.at(Entrance.RETURN)) < len(answers) / 4
+
+
+async def test_a_stream_is_never_opened_under_an_older_declaration(pair: Pair) -> None:
+    """A router that asks before Envoy knows the new identity is told that there is no way yet."""
+    peering = pair.a.peering
+    (link,) = peering.links
+    async with links_channel(pair, "b") as channel:
+        watch = channel.stream_stream("/heliostat.v1.State/Watch")
+        first = watch(metadata=declared(link.declaration))
+        await first.write(b"one")
+        assert await first.read() == b"one"
+        early = watch(metadata=declared("new"))
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await asyncio.wait_for(early.read(), 5)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        moved = replace(link, identity=identity_of("b-new"), declaration="new")
+        await pair.a.publish(replace(peering, links=(moved,)))
+        tried = "cluster.link_b.ssl.fail_verify_san"
+        async with asyncio.timeout(10):
+            while not await pair.a.stat(tried):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await asyncio.wait_for(watch(metadata=declared("new")).read(), 5)
+    assert len(pair.b.router.watched_by) == 1
+
+
+def declared(declaration: str) -> tuple[tuple[str, str], ...]:
+    """Name the declaration as the router does."""
+    return ((wire.DECLARATION_HEADER, declaration),)
+
+
+def links_channel(pair: Pair, destination: str) -> grpc.aio.Channel:
+    """Connect as a's router does."""
+    return grpc.aio.insecure_channel(
+        f"unix:{pair.a.federation.links_socket}",
+        options=[("grpc.default_authority", destination)],
+    )
