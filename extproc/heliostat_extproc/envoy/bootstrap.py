@@ -1,8 +1,9 @@
 """Envoy's static configuration, as a pure function of a few settings.
 
 Only what must not change under load is static: the listeners (an update would drain long streams),
-the way to the router, and the logs. Routes, clusters, endpoints and the region's certificate come
-over ADS. docs/envoy.md says why each value that is not Envoy's default is there.
+the way to the router, and the logs. A drain ends the listeners that are inbound: those by which
+others come in, not those within the pod. Routes, clusters, endpoints and the region's certificate
+come over ADS. docs/envoy.md says why each value that is not Envoy's default is there.
 """
 
 from pathlib import Path
@@ -21,6 +22,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiConfigSourceApiType,
     ApiVersion,
     Node,
+    TrafficDirection,
 )
 from envoy_data_plane.envoy.config.listener.v3 import FilterChain, Listener
 from envoy_data_plane.envoy.config.metrics.v3 import StatsConfig, StatsMatcher
@@ -143,6 +145,7 @@ def _client_listener(name: str, port: int, settings: BootstrapSettings) -> Liste
     return Listener(
         enable_reuse_port=False,
         name=name,
+        traffic_direction=TrafficDirection.INBOUND,
         address=tcp_address(settings.listen_address, port),
         filter_chains=[FilterChain(filters=[connection_manager(Entrance.CLIENTS, settings)])],
         per_connection_buffer_limit_bytes=settings.body_limit_bytes,

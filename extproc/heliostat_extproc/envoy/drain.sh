@@ -47,8 +47,9 @@ unheard=0
 while :; do
   if [[ -z $told ]]; then
     # From the first on Envoy is unready and every answer closes its connection; the second closes
-    # the listeners once Envoy's own --drain-time-s is over.
-    ask POST /healthcheck/fail >/dev/null && ask POST '/drain_listeners?graceful' >/dev/null && told=1
+    # the listeners for others once Envoy's own --drain-time-s is over; what a peer has not served
+    # still comes back by those within the pod.
+    ask POST /healthcheck/fail >/dev/null && ask POST '/drain_listeners?graceful&inboundonly' >/dev/null && told=1
   fi
   if open=$(open_requests); then
     unheard=0

@@ -11,6 +11,7 @@ from pathlib import Path
 from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     SubstitutionFormatString,
+    TrafficDirection,
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.listener.v3 import (
@@ -70,6 +71,7 @@ def federation_listeners(
     peers = Listener(
         name="federation",
         address=tcp_address(federation.listen_address, federation.listen_port),
+        traffic_direction=TrafficDirection.INBOUND,
         enable_reuse_port=False,
         filter_chains=[
             FilterChain(

@@ -127,9 +127,12 @@ class EnvoyProcess:
         return False
 
     async def drain(self) -> None:
-        """Accept no new connections and wait for the requests in flight, within the limit."""
+        """Accept no new connections and wait for the requests in flight, within the limit.
+
+        What comes back from a peer meanwhile is taken: it comes in by a listener within the pod.
+        """
         with suppress(OSError, aiohttp.ClientError, TimeoutError):
-            await self._admin("POST", "/drain_listeners")
+            await self._admin("POST", "/drain_listeners?inboundonly")
             async with asyncio.timeout(self._settings.drain_seconds):
                 while await self.active_requests():  # noqa: ASYNC110 - Envoy can only be asked
                     await asyncio.sleep(0.05)

@@ -4,7 +4,7 @@ Envoy's admin interface can say it too, but whoever reaches that can also stop E
 once Envoy has its first configuration, so an answer at all means that it has one.
 """
 
-from envoy_data_plane.envoy.config.core.v3 import Address
+from envoy_data_plane.envoy.config.core.v3 import Address, TrafficDirection
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
@@ -36,6 +36,7 @@ def readiness_listener(address: Address) -> Listener:
     return Listener(
         name=_NAME,
         address=address,
+        traffic_direction=TrafficDirection.INBOUND,
         filter_chains=[FilterChain(filters=[manager])],
         enable_reuse_port=False,
         # A crowd of clients must not look like a gateway that is not ready.

@@ -1,6 +1,7 @@
 """What two real Envoys do when a peer is declared anew, a gateway drains, or a router is away."""
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -130,3 +131,22 @@ def links_channel(pair: Pair, destination: str) -> grpc.aio.Channel:
         f"unix:{pair.a.federation.links_socket}",
         options=[("grpc.default_authority", destination)],
     )
+
+
+async def test_requests_come_back_to_a_gateway_that_drains(pair: Pair) -> None:
+    """It takes no client any more, and still decides anew what a peer has not served."""
+    waiting = asyncio.create_task(pair.a.post("hang"))
+    await eventually(lambda: pair.b.engine.waiting)
+    drain = asyncio.create_task(pair.a.envoy.drain())
+    await eventually(lambda: _refuses(pair.a.port) and _refuses(pair.a.federation_port))
+    pair.a.engine.go_on.set()
+    await pair.b.stack.aclose()
+    assert (await waiting)[1] == {"region": "a", "body_bytes": 2}
+    assert len(pair.a.router.at(Entrance.RETURN)) == 1
+    async with asyncio.timeout(10):
+        await drain
+
+
+def _refuses(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
