@@ -44,6 +44,8 @@ class Books:
         self._past_queue_changes = 0
         """In pools that are gone."""
         self._capacities: dict[str, tuple[float, PoolCapacity]] = {}
+        self._pools_of: dict[int, list[Pool]] = {}
+        """The pools of each slot."""
 
     def next_stamp(self, now: float) -> float:
         """A stamp for the prefix index: later than all before it."""
@@ -162,6 +164,8 @@ class Books:
         endpoint = self.fleet.by_address.get(address)
         if endpoint is None:
             return
+        for pool in self._pools_of.get(endpoint.slot, ()):
+            pool.room.changed.add(endpoint.slot)
         endpoint.count(self.ledger.inflight(address) + self.siblings_ledger.inflight(address))
         if not endpoint.inflight and not self.fleet.members >> endpoint.slot & 1:
             self.index.drop(endpoint.slot)
@@ -210,7 +214,7 @@ class Books:
         known = self._capacities.get(pool.name)
         if known is not None and now - known[0] < CAPACITY_SECONDS:
             return known[1]
-        capacity = measure_capacity(pool, self.fleet, now)
+        capacity = measure_capacity(pool, self.fleet, self.fleet.available_at(now))
         self._capacities[pool.name] = now, capacity
         return capacity
 
@@ -219,8 +223,9 @@ class Books:
 
         Pools that serve no other region are left out. A look changes no later decision.
         """
+        available = self.fleet.available_at(now)
         return tuple(
-            (name, measure_capacity(pool, self.fleet, now))
+            (name, measure_capacity(pool, self.fleet, available))
             for name, pool in self.pools.items()
             if not pool.retired and pool.settings.serves
         )
@@ -231,10 +236,12 @@ class Books:
         for pool in pools:
             self.fleet.members |= pool.members
         for endpoint in self.fleet.among(changed):
-            limits = [p.settings.pending_limit for p in pools if p.members >> endpoint.slot & 1]
-            if limits:
-                endpoint.pending_limit = min(limits)
+            of_slot = [pool for pool in pools if pool.members >> endpoint.slot & 1]
+            if of_slot:
+                self._pools_of[endpoint.slot] = of_slot
+                endpoint.pending_limit = min(pool.settings.pending_limit for pool in of_slot)
             else:
+                self._pools_of.pop(endpoint.slot, None)
                 self.index.drop(endpoint.slot)
             self.touch(endpoint.address, now)
 
@@ -245,26 +252,19 @@ def capacity_blocks(endpoint: Endpoint, pool: Pool) -> int:
     return max(0, int((endpoint.kv_capacity_tokens - generating) / pool.tokens.block_tokens))
 
 
-def measure_capacity(pool: Pool, fleet: Fleet, now: float) -> PoolCapacity:
-    """What a pool could take now, in requests of its usual size."""
-    free = room = count = kv_capacity_tokens = 0
-    serving = pool.ready & fleet.serving
-    for endpoint in fleet.among(serving):
-        count += 1
-        kv_capacity_tokens += endpoint.kv_capacity_tokens
-        unused = endpoint.kv_capacity_tokens - endpoint.kv_used_tokens()
-        fits = int((unused - pool.spare_tokens(endpoint.load)) / pool.usual_kv_tokens)
-        fits = max(fits, 0 if endpoint.load else 1)
-        room += fits
-        free += fits > 0 and endpoint.available(now)
+def measure_capacity(pool: Pool, fleet: Fleet, available: int) -> PoolCapacity:
+    """What a pool could take while these slots are available, in requests of its usual size."""
+    serving, room = pool.ready & fleet.serving, pool.room
+    room.look(serving, fleet, pool.usual_kv_tokens, pool.growth_tokens)
+    count = serving.bit_count()
     return PoolCapacity(
-        free=free,
-        room=room,
+        free=(serving & available & ~room.full).bit_count(),
+        room=room.requests,
         queued=len(pool.queue),
         start_seconds=pool.usual_work_seconds / max(1, count),
         finish_seconds=pool.tokens.mean_duration_seconds / max(1, pool.inflight),
         load=pool.inflight / max(1, count),
         prefill_tokens_per_second=pool.prefill.tokens_per_second,
-        kv_capacity_tokens=kv_capacity_tokens,
+        kv_capacity_tokens=room.kv_capacity_tokens,
         adapters=pool.adapters(serving),
     )

@@ -95,6 +95,19 @@ class Fleet:
         """The next instant at which time may free an endpoint."""
         return self._timers[0][0] if self._timers else None
 
+    def available_at(self, now: float) -> int:
+        """The slots that would start a request at this instant, those that time has just freed too.
+
+        A look: the sets stay as they are.
+        """
+        available = self.available
+        for slot, at in self._due.items():
+            if at <= now:
+                endpoint = self._by_slot[slot]
+                if endpoint is not None and endpoint.available(now):
+                    available |= 1 << slot
+        return available
+
     def take_freed(self) -> list[int]:
         """The slots that have become available since the last call."""
         freed = self._freed

@@ -3,6 +3,7 @@
 from heliostat_routing.events import PoolUpdated
 from heliostat_routing.pace_model import PaceModel
 from heliostat_routing.prefill_model import PrefillModel
+from heliostat_routing.room import Room
 from heliostat_routing.settings import EndpointPhase, PoolSettings
 from heliostat_routing.token_model import TokenModel
 from heliostat_routing.wait_queue import WaitQueue
@@ -38,8 +39,10 @@ class Pool:
         """KV room that a request takes: a running mean."""
         self.phases: dict[int, EndpointPhase] = {}
         """What the discovery says of each member."""
+        self.room = Room()
         self._any_adapter = 0
         self._adapters: dict[str, int] = {}
+        self._held_adapters: tuple[int, frozenset[str]] | None = None
 
     @property
     def mean_inflight(self) -> float:
@@ -56,7 +59,12 @@ class Pool:
         One usual request's, or half an expected answer for each, whichever is less. A request that
         is preempted for want of room is computed twice.
         """
-        return min(self.usual_kv_tokens, load * self.tokens.mean_output_tokens / 2)
+        return min(self.usual_kv_tokens, load * self.growth_tokens)
+
+    @property
+    def growth_tokens(self) -> float:
+        """KV room that a request in flight is expected to take yet: half a mean output."""
+        return self.tokens.mean_output_tokens / 2
 
     def observe_need(self, work_seconds: float, kv_tokens: float) -> None:
         """Learn from a request that is sent what a usual one needs."""
@@ -70,6 +78,7 @@ class Pool:
         self.retired = False
         self.members = self.ready = self._any_adapter = 0
         self._adapters = {}
+        self._held_adapters = None
         self.phases = {slot_of[endpoint.address]: endpoint.phase for endpoint in event.endpoints}
         for endpoint in event.endpoints:
             bit = 1 << slot_of[endpoint.address]
@@ -92,4 +101,7 @@ class Pool:
         """The LoRA adapters that these slots can serve; None: any."""
         if self._any_adapter & among:
             return None
-        return frozenset(name for name, holders in self._adapters.items() if holders & among)
+        if self._held_adapters is None or self._held_adapters[0] != among:
+            names = frozenset(name for name, holders in self._adapters.items() if holders & among)
+            self._held_adapters = among, names
+        return self._held_adapters[1]

@@ -41,6 +41,37 @@ def metrics(**changes: float | None) -> EngineMetrics:
     return EngineMetrics(**{**idle, **changes})  # type: ignore[arg-type]
 
 
+Room = tuple[int, int, int, frozenset[str] | None]
+
+
+def walked_room(router: Router, now: float) -> dict[str, Room]:
+    """What each pool could take, found by asking each endpoint: free, room, KV, adapters."""
+    books, found = router._books, {}
+    for pool in books.pools.values():
+        free = room = kv_capacity_tokens = 0
+        serving = pool.ready & books.fleet.serving
+        for endpoint in books.fleet.among(serving):
+            kv_capacity_tokens += endpoint.kv_capacity_tokens
+            unused = endpoint.kv_capacity_tokens - endpoint.kv_used_tokens()
+            fits = int((unused - pool.spare_tokens(endpoint.load)) / pool.usual_kv_tokens)
+            fits = max(fits, 0 if endpoint.load else 1)
+            room += fits
+            free += fits > 0 and endpoint.available(now)
+        holders = pool._adapters.items()
+        adapters = frozenset(name for name, held in holders if held & serving)
+        known = None if pool._any_adapter & serving else adapters
+        found[pool.name] = free, room, kv_capacity_tokens, known
+    return found
+
+
+def told_room(router: Router, now: float) -> dict[str, Room]:
+    """The same, as it is told to peers."""
+    return {
+        name: (told.free, told.room, told.kv_capacity_tokens, told.adapters)
+        for name, told in router.capacities(now)
+    }
+
+
 class Playbook:
     """A router with one pool `p` on a clock of its own."""
 

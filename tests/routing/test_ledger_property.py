@@ -30,6 +30,7 @@ from heliostat_routing.events import (
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
 from heliostat_routing.transit import LOST_SECONDS
+from tests.routing.playbook import told_room, walked_room
 
 ADDRESSES = [f"e{number}" for number in range(4)]
 POOLS = ["a", "b"]
@@ -377,6 +378,13 @@ class OpenStreams(RuleBasedStateMachine):
             in_transit = [peer.in_transit(pool, self.now) for pool in POOLS]
             assert min(in_transit) >= 0
             assert sum(in_transit) <= sent
+
+    @invariant()
+    def capacities_are_of_this_instant(self) -> None:
+        """What is told of each pool is what asking every endpoint would say."""
+        walked = walked_room(self.router, self.now)
+        told = told_room(self.router, self.now)
+        assert told == {name: walked[name] for name in told}
 
     @invariant()
     def views_agree(self) -> None:

@@ -29,7 +29,7 @@ from heliostat_routing.events import (
 )
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointSettings, PoolSettings
-from tests.routing.playbook import metrics
+from tests.routing.playbook import metrics, told_room, walked_room
 
 ADDRESSES = ["e0", "e1", "e2"]
 SIBLINGS = ["r1", "r2"]
@@ -175,6 +175,13 @@ class SharedRegion(RuleBasedStateMachine):
         here = Counter(self.placed.values())
         for address in ADDRESSES:
             assert ledger.inflight(address) == here[address]
+
+    @invariant()
+    def capacities_are_of_this_instant(self) -> None:
+        """What is told of each pool is what asking every endpoint would say."""
+        walked = walked_room(self.router, self.now)
+        told = told_room(self.router, self.now)
+        assert told == {name: walked[name] for name in told}
 
     @invariant()
     def endpoints_have_what_all_have_sent(self) -> None:
