@@ -56,6 +56,8 @@ class PoolSync:
         self._told: dict[str, PoolUpdated] = {}
         self._published: dict[str, frozenset[str]] | None = None
         self._acked: Mapping[str, frozenset[str]] = {}
+        self.restricted: frozenset[str] = frozenset()
+        """The published pools that have a residency rule."""
         self.problems: tuple[str, ...] = ()
 
     @property
@@ -148,8 +150,11 @@ class PoolSync:
                 published[pool] |= addresses & promised
             elif pool in open_pools:
                 published[pool] = addresses
-        if published != self._published:
-            self._published = published
+        ruled = frozenset(it for it in self._wanted if self.residency(it) is not None)
+        # A pool that has left keeps its rule.
+        restricted = ruled | (self.restricted & (published.keys() - self._wanted.keys()))
+        if (published, restricted) != (self._published, self.restricted):
+            self._published, self.restricted = published, restricted
             self._publish({pool: sorted(addresses) for pool, addresses in published.items()})
 
     def _tell_core(self) -> None:

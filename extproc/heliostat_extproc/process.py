@@ -154,13 +154,13 @@ class RouterProcess:
 
     def _publish_pools(self, pools: Mapping[str, Sequence[str]]) -> None:
         self._pool_addresses = pools
-        self.ads.publish(pools, self._peering)
+        self.ads.publish(pools, self._peering, self.pools.restricted)
 
     def _publish_peering(self, peering: Peering) -> None:
         """Tell Envoy of the peers, once the pools are known."""
         self._peering = peering
         if self._pool_addresses is not None:
-            self.ads.publish(self._pool_addresses, peering)
+            self.ads.publish(self._pool_addresses, peering, self.pools.restricted)
 
     @property
     def is_ready(self) -> bool:

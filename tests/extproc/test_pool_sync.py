@@ -1,5 +1,7 @@
 """Pools on their way to the core: what may be picked, and from when on."""
 
+from dataclasses import replace
+
 import pytest
 
 from heliostat_extproc.discovery.catalog import NotSyncedError
@@ -44,6 +46,17 @@ async def test_an_endpoint_is_ready_in_the_pool_whose_cluster_envoy_has_acknowle
     assert core.phases == {"a": EndpointPhase.READY, "b": EndpointPhase.STARTING}
     sync.on_acked({name: frozenset({ADDRESS}) for name in ("a", "b")})
     assert core.phases == {"a": EndpointPhase.READY, "b": EndpointPhase.READY}
+
+
+async def test_a_pool_that_gets_a_residency_rule_is_published_anew() -> None:
+    """Envoy must send nothing there by itself any more, though no address has changed."""
+    published: list[frozenset[str]] = []
+    sync = PoolSync(RouterDriver(FakeCore()), lambda _: published.append(sync.restricted))
+    sync.apply(Snapshot((pool("a"),)))
+    ruled = replace(pool("a"), settings=PoolSettings(residency=frozenset({"eu"})))
+    sync.apply(Snapshot((ruled,)))
+    sync.apply(Snapshot((ruled,)))
+    assert published == [frozenset(), frozenset({"a"})]
 
 
 async def test_the_report_tells_phases_and_requests_of_every_endpoint() -> None:

@@ -1,7 +1,7 @@
 """The ADS server: tells every connected Envoy the newest good pools, and learns what they hold."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
 import grpc.aio
 import structlog
@@ -62,14 +62,21 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
         """The number of connected Envoys."""
         return len(self._streams)
 
-    def publish(self, pools: Mapping[str, Sequence[str]], peering: Peering = NO_PEERING) -> None:
+    def publish(
+        self,
+        pools: Mapping[str, Sequence[str]],
+        peering: Peering = NO_PEERING,
+        restricted: Collection[str] = (),
+    ) -> None:
         """Make these all the pools (name -> `ip:port` addresses) and all the peers of Envoys.
+
+        `restricted` pools have a rule where requests may be served: nothing goes there by itself.
 
         Call it again with the whole truth at each change; nothing is sent before the first call.
         Keep a pool, an endpoint or a peer in it until its last request is done. AddressError, and
         nothing changes, if an address is not `ip:port`.
         """
-        self.offer(build_resources(pools, self._settings, peering))
+        self.offer(build_resources(pools, self._settings, peering, restricted))
 
     def offer(self, resources: Resources) -> None:
         """Make these resources the newest; Envoys that refuse them keep the last good ones."""

@@ -5,7 +5,7 @@ endpoint assignments change all the time and are built with upb (10,000 endpoint
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -121,13 +121,15 @@ def build_resources(
     pools: Mapping[str, Sequence[str]],
     settings: ResourceSettings,
     peering: Peering = NO_PEERING,
+    restricted: Collection[str] = (),
 ) -> Resources:
     """Translate pools (name -> `ip:port` addresses) and what is known of other gateways.
 
+    `restricted` pools have a rule where requests may be served, which Envoy cannot judge.
     AddressError names the first bad address.
     """
     names = sorted(pools)
-    only_pool = names[0] if len(names) == 1 else None
+    default_pool = names[0] if len(names) == 1 and names[0] not in restricted else None
     clusters = {wire.cluster_name(name): _serialized_cluster(name, settings) for name in names}
     assignments = {wire.cluster_name(name): build_assignment(name, pools[name]) for name in names}
     peers = PeerResources()
@@ -136,7 +138,7 @@ def build_resources(
     return Resources(
         clusters={**clusters, **peers.clusters},
         assignments={**assignments, **peers.assignments},
-        routes=_serialized_routes(only_pool, settings),
+        routes=_serialized_routes(default_pool, settings),
         addresses={wire.cluster_name(name): frozenset(pools[name]) for name in names},
         secrets=peers.secrets,
     )
@@ -148,12 +150,12 @@ def _serialized_cluster(pool: str, settings: ResourceSettings) -> bytes:
 
 
 @functools.lru_cache(maxsize=8)
-def _serialized_routes(only_pool: str | None, settings: ResourceSettings) -> Mapping[str, bytes]:
-    routes = build_routes(only_pool, settings)
-    pools = bytes(routes)
-    routes.name = FEDERATION_ROUTES
-    routes.virtual_hosts[0].routes[:0] = [_sign_route(), _state_route()]
-    return {wire.ROUTES_NAME: pools, FEDERATION_ROUTES: bytes(routes)}
+def _serialized_routes(default_pool: str | None, settings: ResourceSettings) -> Mapping[str, bytes]:
+    tables = (
+        build_client_routes(default_pool, settings),
+        build_federation_routes(settings),
+    )
+    return {table.name: bytes(table) for table in tables}
 
 
 def build_assignment(pool: str, addresses: Sequence[str]) -> bytes:
@@ -214,34 +216,55 @@ def _policy(name: str, config: OverrideHost | LeastRequest) -> LoadBalancingPoli
     )
 
 
-def build_routes(only_pool: str | None, settings: ResourceSettings) -> RouteConfiguration:
-    """Build the route that the router steers, and what happens to a request it has not seen.
+def build_client_routes(default_pool: str | None, settings: ResourceSettings) -> RouteConfiguration:
+    """Build the routes of clients.
 
-    The router names the cluster in a header, so the routes need not change when pools do: Envoy
-    keeps a request on the route table of its arrival, however long the router holds it.
+    A request that the router has not seen goes to the default pool, unless it says where it may be
+    served.
     """
-    retry = _retry_policy(settings.retries)
-    routes = [
-        _route(_steered(StringMatcher(prefix=wire.peer_cluster(""))), _way_back(), None),
-        _route(_steered(None), retry, None),
-    ]
-    if only_pool is not None:
-        cluster = wire.cluster_name(only_pool)
+    routes = _steered_routes(settings)
+    if default_pool is not None:
+        cluster = wire.cluster_name(default_pool)
+        retry = _retry_policy(settings.retries)
+        anywhere = HeaderMatcher(
+            name=wire.CLIENT_RESIDENCY_HEADER, present_match=True, invert_match=True
+        )
         routes += [
-            _route(RouteMatch(path=path), retry, cluster) for path in sorted(PATHS_WITHOUT_ROUTER)
+            _route(RouteMatch(path=path, headers=[anywhere]), retry, cluster)
+            for path in sorted(PATHS_WITHOUT_ROUTER)
         ]
-    routes.append(_unrouted(RouteMatch(prefix="/")))
-    return RouteConfiguration(
-        name=wire.ROUTES_NAME,
-        virtual_hosts=[
-            VirtualHost(
-                name=wire.ROUTES_NAME,
-                domains=["*"],
-                routes=routes,
-                request_headers_to_remove=[wire.CLUSTER_HEADER],
-            )
-        ],
+    return _table(wire.ROUTES_NAME, routes)
+
+
+def build_federation_routes(settings: ResourceSettings) -> RouteConfiguration:
+    """Build the routes of other gateways.
+
+    What the router has not seen goes back: only the router knows who may be served with what.
+    """
+    return _table(FEDERATION_ROUTES, [_sign_route(), _state_route(), *_steered_routes(settings)])
+
+
+def _steered_routes(settings: ResourceSettings) -> list[Route]:
+    """Give the routes that the router steers.
+
+    It names the cluster in a header, so the routes need not change when pools do: Envoy keeps a
+    request on the route table of its arrival, however long the router holds it.
+    """
+    return [
+        _route(_steered(StringMatcher(prefix=wire.peer_cluster(""))), _way_back(), None),
+        _route(_steered(None), _retry_policy(settings.retries), None),
+    ]
+
+
+def _table(name: str, routes: Sequence[Route]) -> RouteConfiguration:
+    """Make a route table of these; what no route matches is refused."""
+    host = VirtualHost(
+        name=name,
+        domains=["*"],
+        routes=[*routes, _unrouted(RouteMatch(prefix="/"))],
+        request_headers_to_remove=[wire.CLUSTER_HEADER],
     )
+    return RouteConfiguration(name=name, virtual_hosts=[host])
 
 
 def _steered(cluster: StringMatcher | None) -> RouteMatch:

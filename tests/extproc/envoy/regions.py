@@ -285,7 +285,7 @@ class Region:
         """
         self.peering = peering
         addresses = {pool: [self.engine_address] for pool in pools}
-        self.router.ads.publish(addresses, peering)
+        self.router.ads.publish(addresses, peering, addresses.keys() if restricted else ())
         async with asyncio.timeout(DEADLINE_SECONDS):
             await self.envoy.wait_until_ready()
 

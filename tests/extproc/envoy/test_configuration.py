@@ -124,7 +124,8 @@ def test_only_a_single_pool_is_the_default(pools: list[str], fallback: str | Non
     chat = next(
         it
         for it in routes
-        if it.match.path in ("/v1/chat/completions", "") and not it.match.headers
+        if it.match.path in ("/v1/chat/completions", "")
+        and all(header.invert_match for header in it.match.headers)
     )
     assert (chat.route.cluster or None) == fallback
 

@@ -150,3 +150,31 @@ async def test_requests_come_back_to_a_gateway_that_drains(pair: Pair) -> None:
 def _refuses(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+async def test_a_peer_is_served_by_nobody_while_the_router_is_away(pair: Pair) -> None:
+    """Only the router knows who may be served with what: without it the request goes back."""
+    await pair.b.server.stop(None)
+    await pair.until_served_by("a")
+    served = len(pair.a.router.at(Entrance.RETURN))
+    assert (await pair.a.post())[1]["region"] == "a"
+    assert len(pair.a.router.at(Entrance.RETURN)) == served + 1
+
+
+async def test_where_a_request_may_be_served_is_not_guessed_while_the_router_is_away(
+    pair: Pair,
+) -> None:
+    """Clients without a wish are served by the only pool, unless it has a residency rule."""
+    await pair.a.server.stop(None)
+    assert await pair.a.post() == (200, {"region": "a", "body_bytes": 2})
+    status, answer = await pair.a.post(x_data_residency="eu")
+    assert (status, answer["error"]["code"]) == (503, "router-unavailable")
+
+
+async def test_a_pool_with_a_residency_rule_is_closed_while_the_router_is_away(pair: Pair) -> None:
+    """Its rule may not allow this region: nobody but the router can tell."""
+    await pair.a.publish(pair.a.peering, restricted=True)
+    await pair.a.server.stop(None)
+    async with asyncio.timeout(10):
+        while (await pair.a.post())[0] != 503:
+            pass
