@@ -16,12 +16,6 @@ LONGEST_HOLD_SECONDS = 3600.0
 Part = Literal["request_headers", "request_body"]
 """The message of Envoy's that is answered with where the request goes."""
 
-_PEER_HEADERS = (
-    wire.POOL_HEADER,
-    wire.ORIGIN_HEADER,
-    wire.HOLD_HEADER,
-    wire.RESIDENCY_HEADER,
-)
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
@@ -73,7 +67,7 @@ def dispatch_response(
     if authorization is not None:
         _set_header(mutation.set_headers, "authorization", authorization)
     if part == "request_headers":
-        mutation.remove_headers.extend(_PEER_HEADERS)
+        mutation.remove_headers.extend(wire.PEER_HEADERS)
     destination = ",".join(endpoints)
     if destination:
         _set_header(mutation.set_headers, wire.ENDPOINT_KEY, destination)

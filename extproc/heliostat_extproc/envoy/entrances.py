@@ -103,6 +103,10 @@ def connection_manager(entrance: Entrance, settings: BootstrapSettings) -> Filte
             _admit_peers(manager)
         case Entrance.RETURN:
             manager.codec_type = HttpConnectionManagerCodecType.HTTP2
+            # Where it goes while the router is away. The router's word takes the place of this.
+            home = wire.cluster_name(f"%REQ({wire.POOL_HEADER})%")
+            to_home = early_mutation([set_header(wire.CLUSTER_HEADER, home)])
+            manager.early_header_mutation_extensions = [to_home]
             # It is the same request still: its client's address stays as it was told.
             manager.use_remote_address = False
             manager.skip_xff_append = True
@@ -180,10 +184,13 @@ def _remove(prefix: str) -> HeaderMutation:
 def _ext_proc(entrance: Entrance, settings: BootstrapSettings) -> HttpFilter:
     writable = MetadataOptionsMetadataNamespaces(untyped=[wire.LB_NAMESPACE, wire.ROUTER_NAMESPACE])
     has_come_back = entrance is Entrance.RETURN
+    timeout_seconds = (
+        settings.return_timeout_seconds if has_come_back else settings.message_timeout_seconds
+    )
     processor = ExternalProcessor(
         grpc_service=router_service(entrance),
         failure_mode_allow=True,
-        message_timeout=timedelta(seconds=settings.message_timeout_seconds),
+        message_timeout=timedelta(seconds=timeout_seconds),
         max_message_timeout=timedelta(seconds=settings.max_hold_seconds),
         metadata_options=MetadataOptions(receiving_namespaces=writable),
         processing_mode=ProcessingMode(

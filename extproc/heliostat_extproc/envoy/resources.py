@@ -250,10 +250,10 @@ def _steered_routes(settings: ResourceSettings) -> list[Route]:
     It names the cluster in a header, so the routes need not change when pools do: Envoy keeps a
     request on the route table of its arrival, however long the router holds it.
     """
-    return [
-        _route(_steered(StringMatcher(prefix=wire.peer_cluster(""))), _way_back(), None),
-        _route(_steered(None), _retry_policy(settings.retries), None),
-    ]
+    to_peers = _route(_steered(StringMatcher(prefix=wire.peer_cluster(""))), _way_back(), None)
+    to_pools = _route(_steered(None), _retry_policy(settings.retries), None)
+    to_pools.request_headers_to_remove = list(wire.PEER_HEADERS)
+    return [to_peers, to_pools]
 
 
 def _table(name: str, routes: Sequence[Route]) -> RouteConfiguration:

@@ -29,6 +29,9 @@ class BootstrapSettings:
     tens of megabytes, and each request holds its body in memory until it is answered."""
     message_timeout_seconds: float = 1.0
     """How long the router may think about one message before the request goes on without it."""
+    return_timeout_seconds: float = 10.0
+    """The same for a request that a peer has given back: without the router's word it goes to the
+    pool that it came for, while the router still has it open."""
     max_hold_seconds: float = 3600.0
     """The longest hold that the router may ask for."""
     log_flush_seconds: float = 0.05

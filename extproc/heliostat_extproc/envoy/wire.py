@@ -26,6 +26,9 @@ RESIDENCY_HEADER = "x-heliostat-residency"
 """Set on a request that is forwarded, for the peer: the router that has sent it, how many seconds
 it may be held there, and where it may be served (names with commas; none: anywhere)."""
 
+PEER_HEADERS = (POOL_HEADER, ORIGIN_HEADER, HOLD_HEADER, RESIDENCY_HEADER)
+"""What goes with a request that is forwarded, and is not for engines."""
+
 CLIENT_RESIDENCY_HEADER = "x-data-residency"
 """Set by a client: regions and groups where the request may be served, as the header above. It can
 only narrow what the pool allows."""

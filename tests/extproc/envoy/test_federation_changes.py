@@ -178,3 +178,31 @@ async def test_a_pool_with_a_residency_rule_is_closed_while_the_router_is_away(p
     async with asyncio.timeout(10):
         while (await pair.a.post())[0] != 503:
             pass
+
+
+async def test_a_request_that_has_come_back_waits_for_a_busy_router(pair: Pair) -> None:
+    """For longer than clients' requests do: nobody else knows the pool that it is for."""
+    await pair.a.publish(pair.a.peering, pools=("p", "q"))
+    pair.a.router.quick.clear()
+    waiting = asyncio.create_task(pair.a.post("hang"))
+    await eventually(lambda: pair.b.engine.waiting)
+    pair.a.engine.go_on.set()
+    await pair.b.stack.aclose()
+    await eventually(lambda: pair.a.router.at(Entrance.RETURN))
+    await asyncio.wait({waiting}, timeout=1.5)
+    assert not waiting.done()
+    pair.a.router.quick.set()
+    assert await waiting == (200, {"region": "a", "body_bytes": 2})
+
+
+async def test_a_request_that_has_come_back_goes_to_its_pool_without_a_router(pair: Pair) -> None:
+    """The pool that the router had named serves it, and hears nothing of the peer's terms."""
+    await pair.a.publish(pair.a.peering, pools=("p", "q"))
+    waiting = asyncio.create_task(pair.a.post("hang"))
+    await eventually(lambda: pair.b.engine.waiting)
+    pair.a.engine.go_on.set()
+    await pair.a.server.stop(None)
+    await pair.b.stack.aclose()
+    assert await waiting == (200, {"region": "a", "body_bytes": 2})
+    told = {name.lower() for name in pair.a.engine.last_headers}
+    assert {it for it in told if it.startswith("x-heliostat-")} == {wire.TICKET_HEADER}
