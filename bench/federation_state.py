@@ -101,6 +101,9 @@ class _Source:
             load=10 * chance.random(),
         )
 
+    def received(self) -> Mapping[str, int]:
+        return self._received
+
     def snapshot(self) -> Iterable[RelayedEvent]:
         return ()
 

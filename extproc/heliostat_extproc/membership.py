@@ -82,7 +82,11 @@ class Membership:
         )
         self.peers = PeerSync(self._federation, publish, driver.open_regions)
         self.scrapes = SharedScrapes(
-            region.router, self._federation, submit=driver.submit, endpoints=pools.endpoints
+            region.router,
+            self._federation,
+            submit=driver.submit,
+            endpoints=pools.endpoints,
+            busy_endpoints=core.busy_endpoints,
         )
         driver.add_recorder(SiblingRecorder(state.relay, self._federation))
         if self.certificates.current is not None:

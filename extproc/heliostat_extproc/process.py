@@ -102,7 +102,7 @@ class RouterProcess:
         self.ext_proc = ExtProcServicer(
             self.driver, self.pools, self.telemetry, self._exchange_settings()
         )
-        self.scraper = self._build_scraper(core)
+        self.scraper = self._build_scraper()
         self.telemetry.watch_envoy(self.ads, self.access_log)
         self.telemetry.watch_discovery(settings.discovery.age_seconds)
         self._health = HealthServicer()
@@ -123,7 +123,7 @@ class RouterProcess:
         self.telemetry.watch_peers(membership.reports)
         return membership
 
-    def _build_scraper(self, core: FederatedCore) -> Scraper:
+    def _build_scraper(self) -> Scraper:
         membership, scrape = self.membership, self._settings.scrape
         if membership is None:
             return Scraper(
@@ -138,7 +138,7 @@ class RouterProcess:
             scrapes,
             self.telemetry,
             endpoints=scrapes.endpoints,
-            busy=lambda: [it for it in scrapes.endpoints() if core.inflight(it)],
+            busy=scrapes.busy,
             settings=scrape,
         )
 

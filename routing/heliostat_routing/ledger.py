@@ -29,6 +29,11 @@ class Ledger:
         """Open streams at this endpoint."""
         return self._inflight.get(address, 0)
 
+    @property
+    def occupied(self) -> frozenset[str]:
+        """Where there are open streams."""
+        return frozenset(self._inflight)
+
     def open(self, ticket: int) -> None:
         """Count a new stream, as yet without an endpoint.
 

@@ -377,6 +377,10 @@ class Router:
         books = self._books
         return books.ledger.inflight(address) + books.siblings_ledger.inflight(address)
 
+    def busy_endpoints(self) -> frozenset[str]:
+        """Name what has open requests, those that siblings have sent there among them."""
+        return self._books.ledger.occupied | self._books.siblings_ledger.occupied
+
     def heads(self) -> tuple[int, ...]:
         """Block keys of the prefixes that are asked for most, hottest first: told to peers."""
         return self._heads.hottest()

@@ -28,8 +28,8 @@ class FederatedCore(Protocol):
         """The prefixes that are asked for most."""
         ...
 
-    def inflight(self, address: str) -> int:
-        """Open requests at an endpoint, siblings' among them."""
+    def busy_endpoints(self) -> Collection[str]:
+        """Name those that have open requests, siblings' among them."""
         ...
 
     def peer_views(self, now: float) -> tuple[PeerView, ...]:
@@ -65,6 +65,10 @@ class CoreState:
             if (model := self._model_of_pool(pool)) is not None
         }
         return OwnState(pools, self._core.heads(), dict(self._core.received))
+
+    def received(self) -> Mapping[str, int]:
+        """Count the requests that have come from each router of other regions."""
+        return self._core.received
 
     def snapshot(self) -> Iterable[RelayedEvent]:
         """Say all that a sibling must know that knows nothing."""
@@ -129,18 +133,31 @@ class SharedScrapes:
         *,
         submit: Callable[[Event], object],
         endpoints: Callable[[], Collection[str]],
+        busy_endpoints: Callable[[], Collection[str]],
     ) -> None:
         self._router = router
         self._link = link
         self._submit = submit
         self._all_endpoints = endpoints
+        self._busy_endpoints = busy_endpoints
+        self._routers: tuple[str, ...] = ()
+        self._is_own: dict[str, bool] = {}
+        """Of every endpoint, among these routers."""
 
     def endpoints(self) -> Collection[str]:
         """Those that this router scrapes."""
         found, routers = self._all_endpoints(), self._link.live_routers()
-        if len(routers) == 1:
-            return found
-        return [it for it in found if scrape_owner(it, routers) == self._router]
+        known = self._is_own if routers == self._routers else {}
+        self._routers = routers
+        self._is_own = {
+            it: known[it] if it in known else scrape_owner(it, routers) == self._router
+            for it in found
+        }
+        return [it for it in found if self._is_own[it]]
+
+    def busy(self) -> Collection[str]:
+        """Those of them, as they last were, that have open requests."""
+        return [it for it in self._busy_endpoints() if self._is_own.get(it)]
 
     def submit(self, event: MetricsScraped | ScrapeFailed) -> None:
         """Tell the core and the siblings what a scrape has brought."""

@@ -113,6 +113,7 @@ class Federation:
             admit=self._admit,
             open_relay=self._relay.open,
             close_relay=self._relay.close,
+            refresh=self._say,
             clock=self._clock,
             settings=self._settings.server,
         )
@@ -210,12 +211,16 @@ class Federation:
 
     async def _keep_telling(self) -> None:
         while True:
-            try:
-                self._publication.say(self._source.state())
-            except Exception:  # what was told last grows stale there; the router goes on
-                _log.exception("own state failed")
-            self._server.wake_lacking()
+            if self._server.is_watched:
+                self._say()
+                self._server.wake_lacking()
             await asyncio.sleep(self._settings.state_seconds)
+
+    def _say(self) -> None:
+        try:
+            self._publication.say(self._source.state())
+        except Exception:  # what was told last grows stale there; the router goes on
+            _log.exception("own state failed")
 
     def _pass_on_siblings(self) -> None:
         """What siblings say of themselves is told to other regions as it is."""
@@ -339,7 +344,7 @@ class Federation:
         if not peer.link.heard and region not in self._resolver.addresses:
             reason = LinkReason.UNRESOLVED
         origins = f"{region}/"
-        received = self._publication.own.state.received
+        received = self._source.received()
         return PeerReport(
             region=region,
             state=_state(peer.link, reason),

@@ -69,7 +69,8 @@ class StateServicer:
     """Serves the Watch streams.
 
     `admit` says who watches, from identity and hello, or raises WatchRefusedError. `open_relay`
-    makes the queue of a sibling, `close_relay` is given it back.
+    makes the queue of a sibling, `close_relay` is given it back. `refresh` brings the publication
+    up to date, for the first watcher after a time without any.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class StateServicer:
         admit: Callable[[str, Hello], Admission],
         open_relay: Callable[[], RelayQueue],
         close_relay: Callable[[RelayQueue], None],
+        refresh: Callable[[], None],
         clock: Callable[[], float],
         settings: ServerSettings | None = None,
     ) -> None:
@@ -88,9 +90,15 @@ class StateServicer:
         self._admit = admit
         self._open_relay = open_relay
         self._close_relay = close_relay
+        self._refresh = refresh
         self._clock = clock
         self._settings = settings or ServerSettings()
         self._watchers: dict[tuple[str, str], _Watcher] = {}
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is anyone to tell anything."""
+        return bool(self._watchers)
 
     @property
     def watchers(self) -> frozenset[str]:
@@ -174,6 +182,8 @@ class StateServicer:
             before.wake.set()
         elif self._streams_of(watcher.identity) >= self._settings.watchers_per_identity:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
+        if not self._watchers:
+            self._refresh()
         self._watchers[key] = watcher
 
     def _streams_of(self, identity: str) -> int:

@@ -75,7 +75,7 @@ class StateSource(Protocol):
     """The router whose state is told. Every method is called on the event loop, and is quick."""
 
     def state(self) -> OwnState:
-        """Say what this router says now; asked for ten times a second."""
+        """Say what this router says now; asked for ten times a second while anyone watches."""
         ...
 
     def snapshot(self) -> Iterable[RelayedEvent]:
@@ -84,6 +84,10 @@ class StateSource(Protocol):
 
     def queues(self) -> RelayedEvent | None:
         """Say what is queued, if siblings know something else; asked once for each batch."""
+        ...
+
+    def received(self) -> Mapping[str, int]:
+        """Count the requests that have come from each router of other regions, for reports."""
         ...
 
     def forwards(self) -> Mapping[str, Forwards]:

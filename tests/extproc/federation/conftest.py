@@ -106,6 +106,8 @@ class Router:
     queued: list[RelayedEvent] = field(default_factory=list)
     events: list[tuple[float, Event]] = field(default_factory=list)
     reachability: list[tuple[str, bool]] = field(default_factory=list)
+    looks: int = 0
+    """How often it was asked for its state."""
     server: grpc.aio.Server | None = None
     task: asyncio.Task[None] | None = None
 
@@ -118,7 +120,11 @@ class Router:
         return self.folder / f"{self.region.router}-links.sock"
 
     def state(self) -> OwnState:
+        self.looks += 1
         return self.own
+
+    def received(self) -> Mapping[str, int]:
+        return self.own.received
 
     def snapshot(self) -> Iterable[RelayedEvent]:
         return list(self.world)

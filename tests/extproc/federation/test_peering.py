@@ -112,6 +112,26 @@ async def test_a_change_is_heard_soon_and_what_holds_is_repeated(regions: Any) -
     await eventually(lambda: len(router.told(RegionStateReceived)) >= 3, seconds=1.0)
 
 
+async def test_nobody_is_told_of_what_nobody_watches(regions: Any) -> None:
+    """A router looks at its own state once it is watched, and then before it first tells it."""
+    teller, watcher = regions["asia-1"], regions["us-1"]
+    await teller.start(peers=["us"])
+    await eventually(lambda: teller.told(PeerLost))
+    assert teller.looks == 0
+    teller.own = OwnState({"llama": PoolState(replace(CAPACITY, free=1))}, received={"us/us-1": 3})
+    assert teller.federation.reports()[0].received == 3
+    await watcher.start(peers=["asia"])
+    await eventually(lambda: watcher.told(RegionStateReceived))
+    assert _states(watcher)[0].capacities[0][1].free == 1
+    await eventually(lambda: teller.looks > 3)
+    await watcher.stop()
+    await eventually(lambda: not teller.federation._server.is_watched)
+    looks, loop = teller.looks, asyncio.get_running_loop()
+    since = loop.time()
+    await eventually(lambda: loop.time() > since + 0.5)
+    assert teller.looks == looks
+
+
 async def test_a_silent_region_is_lost_in_time_and_comes_back(regions: Any) -> None:
     """Nothing breaks, nothing comes: the core hears of it within 0.7 s, and of the return."""
     await two_regions(regions)
