@@ -398,13 +398,14 @@ def test_other_regions_wait_for_their_definition() -> None:
 
 @pytest.mark.parametrize("case", ["federation", "federation-cert-manager"])
 def test_notes_hold_the_peer_that_other_regions_need(case: str) -> None:
-    """The RegionPeer is valid once the address is put in, and has the certificate's identity."""
+    """Once its address is put in, the RegionPeer is one that routers find, with our identity."""
     told = helm(
         *("install", "blue", CHART, "--namespace", "llm", "--values", values_file(case)),
         *("--dry-run=client", "--hide-notes=false"),
     )
     text = told.split("<<PEER\n")[1].split("\nPEER")[0]
     peer = RegionPeer.from_object(yaml.safe_load(text.replace("ADDRESS", "gateway.example.com")))
+    assert peer.metadata.namespace == "llm"
     rendered = render_case(case)
     assert peer.spec.region == values_of(case)["region"]["name"]
     assert list(peer.spec.groups) == values_of(case)["region"].get("groups", [])
