@@ -65,7 +65,7 @@ class Membership:
     ) -> None:
         region = settings.region
         clock = asyncio.get_running_loop().time
-        state = CoreState(core, region.router, clock=clock, model_of_pool=pools.model_of_pool)
+        self._state = CoreState(core, region.router, clock=clock, model_of_pool=pools.model_of_pool)
         self.region = region
         self._siblings = settings.siblings
         self._reachability = ReachabilityServer(settings.envoy.health_socket)
@@ -73,7 +73,7 @@ class Membership:
         self._federation = Federation(
             region,
             settings.envoy.links_socket,
-            state,
+            self._state,
             driver.submit,
             identity=lambda: self.certificates.identity,
             pool_of_model=pools.pool_of_model,
@@ -88,13 +88,18 @@ class Membership:
             endpoints=pools.endpoints,
             busy_endpoints=core.busy_endpoints,
         )
-        driver.add_recorder(SiblingRecorder(state.relay, self._federation))
+        driver.add_recorder(SiblingRecorder(self._state.relay, self._federation))
         if self.certificates.current is not None:
             self.peers.on_certificate(self.certificates.current)
 
     async def start(self) -> None:
         """Tell Envoy from now on which regions are reachable; OSError where that cannot be."""
         await self._reachability.start()
+
+    def drain(self) -> None:
+        """Tell other regions at once that nothing new is to be sent here."""
+        self._state.draining = True
+        self._federation.tell()
 
     def stop(self) -> None:
         """Tell Envoy nothing more, which changes nothing for it."""

@@ -200,6 +200,8 @@ class RouterProcess:
     async def drain(self) -> None:
         """Report not ready, and give held requests their time to be dispatched."""
         self._draining = True
+        if self.membership is not None:
+            self.membership.drain()
         await self._report_health()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_seconds):

@@ -53,6 +53,8 @@ class CoreState:
         model_of_pool: Callable[[str], str | None],
     ) -> None:
         self.relay = core.relay(router)
+        self.draining = False
+        """Whether other regions are told to send nothing new."""
         self._core = core
         self._clock = clock
         self._model_of_pool = model_of_pool
@@ -60,7 +62,7 @@ class CoreState:
     def state(self) -> OwnState:
         """Say what this router says now."""
         pools = {
-            model: PoolState(capacity)
+            model: PoolState(capacity, self.draining)
             for pool, capacity in self._core.capacities(self._clock())
             if (model := self._model_of_pool(pool)) is not None
         }

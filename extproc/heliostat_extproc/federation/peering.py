@@ -162,6 +162,12 @@ class Federation:
         """Whether any sibling watches: then it must be told every event."""
         return self._relay.is_watched
 
+    def tell(self) -> None:
+        """Tell all that watch what is new, without waiting for the next time."""
+        if self._server.is_watched:
+            self._say()
+            self._server.wake_lacking()
+
     def is_reachable(self, region: str) -> bool:
         """Whether requests may be on their way there: false from when it is not heard any more."""
         peer = self._peers.get(region)
@@ -211,9 +217,7 @@ class Federation:
 
     async def _keep_telling(self) -> None:
         while True:
-            if self._server.is_watched:
-                self._say()
-                self._server.wake_lacking()
+            self.tell()
             await asyncio.sleep(self._settings.state_seconds)
 
     def _say(self) -> None:

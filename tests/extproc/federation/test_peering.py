@@ -112,6 +112,16 @@ async def test_a_change_is_heard_soon_and_what_holds_is_repeated(regions: Any) -
     await eventually(lambda: len(router.told(RegionStateReceived)) >= 3, seconds=1.0)
 
 
+async def test_a_region_that_drains_is_sent_nothing_new_soon(regions: Any) -> None:
+    """The core hears within 0.2 s that no pool there takes anything, and loses no region."""
+    await two_regions(regions)
+    teller, router = regions["asia-1"], regions["us-1"]
+    teller.own = OwnState({"llama": PoolState(CAPACITY, draining=True)})
+    teller.federation.tell()
+    await eventually(lambda: not _states(router)[-1].capacities, seconds=0.2)
+    assert not router.told(PeerLost)
+
+
 async def test_nobody_is_told_of_what_nobody_watches(regions: Any) -> None:
     """A router looks at its own state once it is watched, and then before it first tells it."""
     teller, watcher = regions["asia-1"], regions["us-1"]

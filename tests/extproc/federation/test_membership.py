@@ -1,0 +1,98 @@
+"""A router of a region, without an Envoy: what it tells others of itself, and its operator."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from heliostat_extproc.discovery.folder import FolderDiscovery
+from heliostat_extproc.envoy.federation import FederationSettings
+from heliostat_extproc.envoy.wire import IDENTITY_HEADER
+from heliostat_extproc.federation.protocol import WATCH_PATH, hello_of
+from heliostat_extproc.federation.region import Region
+from heliostat_extproc.federation.region_certificate import SharedSecret
+from heliostat_extproc.federation.state_pb2 import WatchRequest, WatchResponse
+from heliostat_extproc.membership import MembershipSettings
+from heliostat_extproc.process import RouterProcess, RouterSettings, run_router
+from heliostat_routing.router import Router
+
+from .conftest import eventually
+
+ADDRESS = "10.0.0.1:8000"
+POOL = f"""
+apiVersion: heliostat.dev/v1alpha1
+kind: InferencePool
+metadata: {{name: chat}}
+spec:
+  model: {{name: llama}}
+  endpoints: [{{address: "{ADDRESS}"}}]
+"""
+
+
+@pytest.fixture
+def pools(tmp_path: Path) -> Path:
+    """A folder with one pool."""
+    folder = tmp_path / "pools"
+    folder.mkdir()
+    (folder / "chat.yaml").write_text(POOL)
+    return folder
+
+
+def membership(folder: Path) -> MembershipSettings:
+    (folder / "secret").write_text("a-word-of-some-length")
+    envoy = FederationSettings.beside(folder / "r.sock", 1)
+    return MembershipSettings(Region("us", "us-1"), SharedSecret(folder / "secret", "us"), envoy)
+
+
+@asynccontextmanager
+async def running(
+    pools: Path, membership: MembershipSettings | None = None
+) -> AsyncIterator[RouterProcess]:
+    """Run a router until it knows the pools and may pick from them."""
+    settings = RouterSettings(
+        FolderDiscovery(pools), pools.parent / "r.sock", admin_port=0, membership=membership
+    )
+    async with run_router(settings, Router()) as router:
+        await eventually(lambda: router.pools.is_synced)
+        router.pools.on_acked({"chat": frozenset({ADDRESS})})
+        yield router
+
+
+@asynccontextmanager
+async def watching(socket: Path) -> AsyncIterator[list[WatchResponse]]:
+    """Watch as a sibling does; the list grows."""
+    told: list[WatchResponse] = []
+
+    async def listen() -> None:
+        while isinstance(message := await call.read(), bytes):
+            told.append(WatchResponse.FromString(message))
+
+    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        metadata = ((IDENTITY_HEADER, "URI=spiffe://heliostat/region/us"),)
+        call = channel.stream_stream(WATCH_PATH)(metadata=metadata)
+        await call.write(WatchRequest(hello=hello_of(Region("us", "us-2"))).SerializeToString())
+        reader = asyncio.create_task(listen())
+        try:
+            yield told
+        finally:
+            reader.cancel()
+            call.cancel()
+
+
+async def test_a_router_that_drains_says_so_at_once(pools: Path) -> None:
+    """Those that watch hear within 0.2 s that every pool takes nothing new."""
+
+    def last() -> list[tuple[str, bool]]:
+        slots = [slot for response in told for slot in response.slots]
+        return [(pool.model, pool.draining) for slot in slots[-1:] for pool in slot.pools]
+
+    async with (
+        running(pools, membership(pools.parent)) as router,
+        watching(pools.parent / "r.sock") as told,
+    ):
+        await eventually(lambda: last() == [("llama", False)])
+        await router.drain()
+        await eventually(lambda: last() == [("llama", True)], seconds=0.2)
