@@ -117,6 +117,10 @@ class Membership:
         """What must run for as long as the router does."""
         return [self._federation.run(), self.certificates.follow(self.peers.on_certificate)]
 
+    def problems(self) -> tuple[str, ...]:
+        """Say what keeps this router from others, a sentence each."""
+        return self.certificates.problems
+
     def reports(self) -> tuple[PeerReport, ...]:
         """Describe the link to each peer region."""
         return self._federation.reports()

@@ -121,6 +121,7 @@ class RouterProcess:
             return None
         membership = Membership(settings, core, self.driver, self.pools, self._publish_peering)
         self.telemetry.watch_peers(membership.reports)
+        self.telemetry.watch_certificate(lambda: membership.certificates.seconds_left)
         return membership
 
     def _build_scraper(self) -> Scraper:
@@ -255,7 +256,7 @@ class RouterProcess:
         sources = AdminSources(
             registry=self.telemetry.registry,
             views=self.driver.views,
-            problems=lambda: list(self.pools.problems),
+            problems=self._problems,
             is_ready=lambda: self.is_ready,
             endpoints=self.pools.report,
             peers=self._report_peers,
@@ -268,6 +269,10 @@ class RouterProcess:
                 f"cannot listen on {host}:{port} for admin, choose another --admin-port:"
                 f" {error.strerror}"
             ) from error
+
+    def _problems(self) -> list[str]:
+        membership = self.membership
+        return [*self.pools.problems, *(() if membership is None else membership.problems())]
 
     def _report_peers(self) -> PeersReport:
         membership = self.membership

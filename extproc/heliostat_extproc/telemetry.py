@@ -6,6 +6,7 @@ a client sent. Endpoint gauges are read from the core's views when somebody scra
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from math import nan
 
 from prometheus_client import (
     CollectorRegistry,
@@ -119,6 +120,19 @@ class Telemetry:
     def watch_peers(self, reports: Callable[[], tuple[PeerReport, ...]]) -> None:
         """Show how other regions are heard, and what goes to them and comes from them."""
         self.registry.register(_PeerCollector(reports))
+
+    def watch_certificate(self, seconds_left: Callable[[], float | None]) -> None:
+        """Show how long the region's certificate is still valid."""
+
+        def read() -> float:
+            left = seconds_left()
+            return nan if left is None else left
+
+        self._gauge(
+            "region_certificate_expires_seconds",
+            "Until the region's certificate in use expires; negative once it has, NaN without one.",
+            read,
+        )
 
     def on_manifests_read(self, problem_count: int) -> None:
         """Note how many manifests are faulty now."""

@@ -32,6 +32,7 @@ _POLL_SECONDS = 2.0
 _CLOCK_SKEW = timedelta(days=1)
 _MADE_LIFETIME = timedelta(days=30)
 _RENEWED_AFTER = timedelta(days=10)
+_EXPIRES_SOON = timedelta(days=7)
 _LEAST_SECRET_BYTES = 16
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _USAGES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -191,10 +192,19 @@ class SharedSecret:
         )
 
 
+class Lifetime(StrEnum):
+    """How much is left of the certificate in use."""
+
+    LONG = "long"
+    ENDING = "ending"
+    OVER = "over"
+
+
 class RegionCertificates:
     """The newest good certificate of a source that may change.
 
-    `problem` says why the source as it is now cannot be used; the last good one stays.
+    `problem` says why the source as it is now cannot be used; the last good one stays. What an
+    operator must know of both, `problems` says in one sentence.
     """
 
     def __init__(
@@ -207,6 +217,7 @@ class RegionCertificates:
         self._version: tuple[int, ...] = ()
         self.current: RegionCertificate | None = None
         self.problem: RegionCertificateError | None = None
+        self._noted = Lifetime.LONG
         self.refresh()
 
     @property
@@ -219,11 +230,45 @@ class RegionCertificates:
         """When the certificate in use ends."""
         return None if self.current is None else self.current.expires_at
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the certificate in use is still valid; negative once it is not."""
+        end = self.expires_at
+        return None if end is None else (end - self._now()).total_seconds()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the source or with the certificate in use, and what to do."""
+        if self.problem is not None:
+            rest = "until then no other router is reached"
+            if self.current is not None:
+                state = "expired at" if self._lifetime is Lifetime.OVER else "is used until"
+                rest = f"the one before {state} {_minute(self.current.expires_at)}"
+            return (f"region certificate of no use: {self.problem}: mend it; {rest}",)
+        if self.current is None or self._lifetime is Lifetime.LONG:
+            return ()
+        end = _minute(self.current.expires_at)
+        if self._lifetime is Lifetime.OVER:
+            return (f"region certificate expired at {end}: renew it; nobody accepts it any more",)
+        return (f"region certificate expires at {end}: renew it; it is read again by itself",)
+
+    @property
+    def _lifetime(self) -> Lifetime:
+        left = self.seconds_left
+        if left is None or left > _EXPIRES_SOON.total_seconds():
+            return Lifetime.LONG
+        return Lifetime.ENDING if left > 0 else Lifetime.OVER
+
     def refresh(self) -> bool:
         """Read the source if it has changed, or could not be used; True with a new certificate."""
+        is_new = self._read()
+        self._note_lifetime()
+        return is_new
+
+    def _read(self) -> bool:
         now = self._now()
         version = self._source.version(now)
-        if version == self._version and self.problem is None:
+        if version == self._version and self.problem is None and self.current is not None:
             return False
         self._version = version
         try:
@@ -231,6 +276,8 @@ class RegionCertificates:
         except RegionCertificateError as error:
             self._note(error)
             return False
+        if self.problem is not None:
+            _log.info("region certificate of use again", identity=certificate.identity)
         self.problem = None
         if certificate == self.current:
             return False
@@ -249,10 +296,26 @@ class RegionCertificates:
             if self.refresh() and self.current is not None:
                 on_change(self.current)
 
+    def _note_lifetime(self) -> None:
+        """Log once that the certificate in use ends soon, and once that it has ended."""
+        lifetime, before = self._lifetime, self._noted
+        self._noted = lifetime
+        end = self.expires_at
+        if lifetime is before or lifetime is Lifetime.LONG or end is None:
+            return
+        if lifetime is Lifetime.OVER:
+            _log.error("region certificate has expired: renew it", expires_at=end.isoformat())
+        else:
+            _log.warning("region certificate expires soon: renew it", expires_at=end.isoformat())
+
     def _note(self, error: RegionCertificateError) -> None:
         if self.problem is None or str(self.problem) != str(error):
             _log.error("region certificate of no use", reason=error.reason, problem=str(error))
         self.problem = error
+
+
+def _minute(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _read(path: Path) -> bytes:

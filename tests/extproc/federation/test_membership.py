@@ -1,10 +1,12 @@
 """A router of a region, without an Envoy: what it tells others of itself, and its operator."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import grpc
 import pytest
 
@@ -96,3 +98,25 @@ async def test_a_router_that_drains_says_so_at_once(pools: Path) -> None:
         await eventually(lambda: last() == [("llama", False)])
         await router.drain()
         await eventually(lambda: last() == [("llama", True)], seconds=0.2)
+
+
+async def get(router: RouterProcess, path: str) -> str:
+    """What the admin port answers."""
+    async with aiohttp.ClientSession() as http, http.get(router.admin_url + path) as response:
+        return await response.text()
+
+
+async def test_a_certificate_of_no_use_is_told_and_a_good_one_is_measured(pools: Path) -> None:
+    """The problem stands in /pools, the time that is left among the metrics."""
+    good = membership(pools.parent)
+    gauge = "heliostat_router_region_certificate_expires_seconds"
+    async with running(pools, good) as router:
+        assert json.loads(await get(router, "/pools"))["problems"] == []
+        page = await get(router, "/metrics")
+        (line,) = [it for it in page.splitlines() if it.startswith(gauge)]
+        assert 29 * 86400 < float(line.split()[1]) <= 30 * 86400
+    (pools.parent / "secret").write_text("short")
+    async with running(pools, good) as router:
+        (problem,) = json.loads(await get(router, "/pools"))["problems"]
+        assert problem.startswith("region certificate of no use: ")
+        assert f"{gauge} NaN" in await get(router, "/metrics")

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from structlog.testing import capture_logs
 
 from heliostat_extproc.federation.region_certificate import (
     CertificateFolder,
@@ -198,6 +199,64 @@ def test_unchanged_files_are_not_news(files: Files) -> None:
     certificates = RegionCertificates(CertificateFolder(files.folder), lambda: NOW)
     files.write("tls.key", pem(files.key))
     assert not certificates.refresh()
+
+
+def test_a_certificate_that_ends_soon_is_a_problem_until_it_is_renewed(files: Files) -> None:
+    """A warning comes once a week before, an error once it has expired, and what to do is said."""
+    end = NOW + 10 * DAY
+    authority = files.authority
+    lasting = authority.sign(authority.name, authority.key.public_key(), end=NOW + 90 * DAY)
+    files.write("ca.crt", lasting.public_bytes(Encoding.PEM))
+    files.certify(end=end)
+    now = NOW
+    certificates = RegionCertificates(CertificateFolder(files.folder), lambda: now)
+    told: list[list[str]] = []
+    for instant in (NOW, end - 7 * DAY, end - DAY, end, end + DAY):
+        now = instant
+        with capture_logs() as lines:
+            certificates.refresh()
+            certificates.refresh()
+        told.append([line["log_level"] for line in lines])
+        assert len(certificates.problems) == (now != NOW)
+        if now == end - DAY:
+            assert "".join(certificates.problems) == (
+                "region certificate expires at 2030-01-11 00:00 UTC: renew it; it is read again by"
+                " itself"
+            )
+            assert certificates.seconds_left == DAY.total_seconds()
+    assert told == [[], ["warning"], [], ["error"], []]
+    assert certificates.problems == (
+        "region certificate expired at 2030-01-11 00:00 UTC: renew it; nobody accepts it any more",
+    )
+    files.certify(end=now + 10 * DAY)
+    assert certificates.refresh()
+    assert certificates.problems == ()
+
+
+def test_files_of_no_use_are_a_problem_until_they_are_mended(files: Files) -> None:
+    """It is said which certificate is used meanwhile, and logged once that all is well again."""
+    files.certify(end=NOW + 30 * DAY)
+    certificates = RegionCertificates(CertificateFolder(files.folder), lambda: NOW)
+    (files.folder / "tls.key").unlink()
+    certificates.refresh()
+    assert "".join(certificates.problems) == (
+        f"region certificate of no use: cannot read {files.folder}/tls.key: No such file or"
+        " directory: mend it; the one before is used until 2030-01-31 00:00 UTC"
+    )
+    files.write("tls.key", pem(files.key))
+    with capture_logs() as lines:
+        certificates.refresh()
+        certificates.refresh()
+    assert [line["event"] for line in lines] == ["region certificate of use again"]
+    assert certificates.problems == ()
+
+
+def test_a_router_without_any_certificate_has_a_problem(tmp_path: Path) -> None:
+    """It says that nobody is reached until there is one."""
+    certificates = RegionCertificates(CertificateFolder(tmp_path), lambda: NOW)
+    (problem,) = certificates.problems
+    assert problem.endswith("mend it; until then no other router is reached")
+    assert certificates.seconds_left is None
 
 
 def shared(tmp_path: Path, region: str = "us", word: str = "a-word-of-some-length") -> object:
