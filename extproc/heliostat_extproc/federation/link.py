@@ -62,6 +62,8 @@ class LinkSettings:
     burst_bytes: int = 1_000_000
     shortest_backoff_seconds: float = 0.1
     longest_backoff_seconds: float = 2.0
+    warning_seconds: float = 60.0
+    """Between two warnings that the other end hears another router under this one's name."""
 
     def ping_interval_seconds(self, links: int) -> float:
         """How often each of so many links is pinged."""
@@ -150,6 +152,7 @@ class Link:
         """When the gateway was asked for its last sign."""
         self._began_at = self._opened_at = clock()
         self._failures = 0
+        self._replaced_told_at = -inf
 
     def check(self, now: float, silence_seconds: float) -> None:
         """Find out whether the other end is heard no more."""
@@ -302,9 +305,25 @@ class Link:
         self._far_end.on_heard(heard=heard)
 
     def _on_problem(self, reason: LinkReason, detail: str) -> None:
-        if reason is not self.problem:
+        if reason is LinkReason.REPLACED:
+            self._warn_of_namesake(detail)
+        elif reason is not self.problem:
             _log.info("stream ended", link=self.destination, reason=reason.value, detail=detail)
         self.problem = reason
+
+    def _warn_of_namesake(self, detail: str) -> None:
+        """Where two routers replace each other's streams, each is heard again and again."""
+        now = self._clock()
+        if now - self._replaced_told_at < self._settings.warning_seconds:
+            return
+        self._replaced_told_at = now
+        _log.warning(
+            "stream ended",
+            link=self.destination,
+            reason=LinkReason.REPLACED.value,
+            detail=detail,
+            hint=f"do two routers share --router-name {self._hello.router}?",
+        )
 
     def _backoff_seconds(self) -> float:
         settings = self._settings
@@ -327,6 +346,7 @@ def _link_error(error: grpc.RpcError) -> LinkError:
 
 _REASONS: dict[grpc.StatusCode | None, LinkReason] = {
     grpc.StatusCode.PERMISSION_DENIED: LinkReason.IDENTITY_REFUSED,
+    grpc.StatusCode.ABORTED: LinkReason.REPLACED,
     grpc.StatusCode.RESOURCE_EXHAUSTED: LinkReason.TOO_MANY_WATCHERS,
     grpc.StatusCode.INVALID_ARGUMENT: LinkReason.PROTOCOL_ERROR,
     grpc.StatusCode.UNIMPLEMENTED: LinkReason.PROTOCOL_ERROR,

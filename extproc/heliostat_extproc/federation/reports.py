@@ -26,6 +26,8 @@ class LinkReason(StrEnum):
     """It was heard, and is not any more."""
     IDENTITY_REFUSED = "IdentityRefused"
     """It does not serve this region's identity."""
+    REPLACED = "Replaced"
+    """Another stream has begun there that is of a router of the same name."""
     TOO_MANY_WATCHERS = "TooManyWatchers"
     WRONG_PLACE = "WrongPlace"
     """Who answers is not of that region, or not that router."""

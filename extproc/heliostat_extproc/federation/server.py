@@ -61,8 +61,8 @@ class _Watcher:
     ping: int | None = None
     state_at: float = 0.0
     """The earliest instant for the next part of the state."""
-    over: str | None = None
-    """Why it may not watch any more."""
+    over: tuple[grpc.StatusCode, str] | None = None
+    """Why its stream ends."""
 
 
 class StateServicer:
@@ -136,7 +136,7 @@ class StateServicer:
             try:
                 self._admit(watcher.identity, watcher.hello)
             except WatchRefusedError as error:
-                watcher.over = str(error)
+                watcher.over = grpc.StatusCode.PERMISSION_DENIED, str(error)
                 watcher.wake.set()
 
     async def _watch(self, context: _Context) -> None:
@@ -178,7 +178,7 @@ class StateServicer:
         key = watcher.identity, watcher.hello.router
         before = self._watchers.get(key)
         if before is not None:
-            before.over = "a newer stream has replaced it"
+            before.over = grpc.StatusCode.ABORTED, "a newer stream has replaced it"
             before.wake.set()
         elif self._streams_of(watcher.identity) >= self._settings.watchers_per_identity:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
@@ -221,7 +221,7 @@ class StateServicer:
         response = WatchResponse(hello=self._hello)
         while not reader.done():
             if watcher.over is not None:
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, watcher.over)
+                await context.abort(*watcher.over)
             self._fill(response, watcher)
             if response.ListFields():
                 await context.write(response.SerializeToString())

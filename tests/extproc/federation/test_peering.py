@@ -1,14 +1,17 @@
 """Routers that watch each other through a real Envoy: what their cores are told, and when."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from heliostat_extproc.discovery.peering import DeclaredPeer
+from heliostat_extproc.federation.peering import Federation
 from heliostat_extproc.federation.protocol import WATCH_PATH
 from heliostat_extproc.federation.reports import LinkReason, LinkState
 from heliostat_extproc.federation.slots import OwnState, PoolState
@@ -227,6 +230,32 @@ async def test_a_dropped_peer_is_neither_heard_nor_served(regions: Any) -> None:
         assert (other, False) not in regions[name].reachability
 
 
+async def test_two_routers_of_one_name_are_warned_of_once_each(regions: Any) -> None:
+    """Each replaces the other's stream again and again, and no identity is refused."""
+    router, loop = regions["us-1"], asyncio.get_running_loop()
+    with capture_logs() as lines:
+        await two_regions(regions)
+        namesake = Federation(
+            router.region,
+            router.links_socket,
+            router,
+            lambda _event: None,
+            identity=lambda: None,
+            pool_of_model=lambda _model: None,
+        )
+        task = asyncio.create_task(namesake.run())
+        namesake.apply([peer("asia")], [])
+        await eventually(lambda: len(_ended(lines)) == 2)
+        since = loop.time()
+        await eventually(lambda: loop.time() > since + 0.5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    for line in _ended(lines):
+        assert (line["log_level"], line["reason"]) == ("warning", "Replaced")
+        assert line["hint"] == "do two routers share --router-name us-1?"
+    assert len(_ended(lines)) == 2
+
+
 async def test_a_region_that_nobody_reaches_is_lost_soon(regions: Any) -> None:
     """It may be reachable until that is known to be wrong: a restart must cut nothing."""
     router = regions["us-1"]
@@ -411,6 +440,10 @@ async def test_a_flood_of_pings_is_not_read(regions: Any) -> None:
                     newest = max(newest, WatchResponse.FromString(answer).pong)
         flooding.cancel()
         assert 1 < newest < 400
+
+
+def _ended(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [it for it in lines if (it["event"], it.get("link")) == ("stream ended", "asia")]
 
 
 def _states(router: Any) -> list[RegionStateReceived]:
