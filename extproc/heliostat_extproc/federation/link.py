@@ -131,6 +131,8 @@ class Link:
         """Whether the gateway there answers; None until it is decided for the first time."""
         self.problem = LinkReason.NOT_HEARD_YET
         """Why it is not heard, if it is not or would not be soon."""
+        self._detail = ""
+        """What is known of the problem besides."""
         self._declaration = declaration
         self._socket = socket
         self._hello = hello
@@ -292,7 +294,7 @@ class Link:
         self._far_end.on_response(response)
         if not (response.HasField("pong") and self.liveness.on_echo(response.pong, self._clock())):
             return
-        self._failures, self.problem = 0, LinkReason.SILENT
+        self._failures, self.problem, self._detail = 0, LinkReason.SILENT, ""
         if not self.heard:
             self._decide(heard=True)
 
@@ -301,15 +303,23 @@ class Link:
         if heard:
             _log.info("link works", destination=self.destination)
         else:
-            _log.warning("link lost", destination=self.destination, reason=self.problem.value)
+            _log.warning(
+                "link lost",
+                destination=self.destination,
+                reason=self.problem.value,
+                detail=self._detail,
+            )
         self._far_end.on_heard(heard=heard)
 
     def _on_problem(self, reason: LinkReason, detail: str) -> None:
         if reason is LinkReason.REPLACED:
             self._warn_of_namesake(detail)
         elif reason is not self.problem:
-            _log.info("stream ended", link=self.destination, reason=reason.value, detail=detail)
-        self.problem = reason
+            # An Envoy that is not up yet is no news.
+            starting = self.heard is None and reason is LinkReason.CONNECTION_FAILED
+            log = _log.debug if starting else _log.info
+            log("stream ended", link=self.destination, reason=reason.value, detail=detail)
+        self.problem, self._detail = reason, detail
 
     def _warn_of_namesake(self, detail: str) -> None:
         """Where two routers replace each other's streams, each is heard again and again."""

@@ -259,11 +259,15 @@ async def test_two_routers_of_one_name_are_warned_of_once_each(regions: Any) -> 
 async def test_a_region_that_nobody_reaches_is_lost_soon(regions: Any) -> None:
     """It may be reachable until that is known to be wrong: a restart must cut nothing."""
     router = regions["us-1"]
-    await router.start(peers=["asia"])
-    assert router.federation.is_reachable("asia")
-    await eventually(lambda: router.told(PeerLost))
+    with capture_logs() as lines:
+        await router.start(peers=["asia"])
+        assert router.federation.is_reachable("asia")
+        await eventually(lambda: router.told(PeerLost))
     (report,) = router.federation.reports()
     assert report.reason is LinkReason.CONNECTION_FAILED
+    assert {line["log_level"] for line in _ended(lines)} == {"debug"}
+    (lost,) = [line for line in lines if line["event"] == "link lost"]
+    assert (lost["reason"], bool(lost["detail"])) == ("ConnectionFailed", True)
 
 
 async def test_who_answers_for_another_is_not_listened_to(regions: Any) -> None:
