@@ -18,6 +18,7 @@ from aiohttp import web
 from heliostat_extproc.admin import AdminSources, PeersReport, start_admin
 from heliostat_extproc.conversation import Sender
 from heliostat_extproc.discovery.discovery import Discovery
+from heliostat_extproc.discovery.snapshot import Snapshot
 from heliostat_extproc.driver import Core, Recorder, RouterDriver
 from heliostat_extproc.engine_key import EngineKey, EngineKeyError
 from heliostat_extproc.envoy.access_log import AccessLogServer
@@ -29,6 +30,7 @@ from heliostat_extproc.exchange import ExchangeSettings
 from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES, ExtProcServicer
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
 from heliostat_extproc.federation.core_state import FederatedCore
+from heliostat_extproc.federation.declared_in_vain import unreached_peers
 from heliostat_extproc.listeners import ListenError, Listeners, PickerAddress
 from heliostat_extproc.membership import Membership, MembershipSettings
 from heliostat_extproc.pool_sync import PoolSync
@@ -115,6 +117,7 @@ class RouterProcess:
         self._admin: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+        self._declared_in_vain: tuple[str, ...] = ()
 
     def _join(self, settings: MembershipSettings | None, core: FederatedCore) -> Membership | None:
         if settings is None:
@@ -272,7 +275,8 @@ class RouterProcess:
 
     def _problems(self) -> list[str]:
         membership = self.membership
-        return [*self.pools.problems, *(() if membership is None else membership.problems())]
+        own = () if membership is None else membership.problems()
+        return [*self.pools.problems, *self._declared_in_vain, *own]
 
     def _report_peers(self) -> PeersReport:
         membership = self.membership
@@ -288,8 +292,17 @@ class RouterProcess:
             self.pools.apply(snapshot)
             if self.membership is not None:
                 self.membership.apply(snapshot)
+            self._note_declared_in_vain(snapshot)
             self.telemetry.on_manifests_read(len(snapshot.problems))
             await self._report_health()
+
+    def _note_declared_in_vain(self, snapshot: Snapshot) -> None:
+        region = None if self.membership is None else self.membership.region
+        before = self._declared_in_vain
+        self._declared_in_vain = tuple(unreached_peers(snapshot, region))
+        for problem in self._declared_in_vain:
+            if problem not in before:
+                _log.warning("declared in vain", problem=problem)
 
     async def _sweep(self) -> None:
         while True:

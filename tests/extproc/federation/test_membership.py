@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.envoy.federation import FederationSettings
@@ -31,6 +32,15 @@ metadata: {{name: chat}}
 spec:
   model: {{name: llama}}
   endpoints: [{{address: "{ADDRESS}"}}]
+"""
+PEER = """
+apiVersion: heliostat.dev/v1alpha1
+kind: RegionPeer
+metadata: {name: europe}
+spec:
+  region: eu
+  gateway: {address: "10.0.0.2:8443"}
+  identity: spiffe://test/region/eu
 """
 
 
@@ -120,3 +130,26 @@ async def test_a_certificate_of_no_use_is_told_and_a_good_one_is_measured(pools:
         (problem,) = json.loads(await get(router, "/pools"))["problems"]
         assert problem.startswith("region certificate of no use: ")
         assert f"{gauge} NaN" in await get(router, "/metrics")
+
+
+async def problems(router: RouterProcess) -> list[str]:
+    """What the operator is told."""
+    said: list[str] = json.loads(await get(router, "/pools"))["problems"]
+    return said
+
+
+async def test_peers_of_a_gateway_without_a_region_are_a_problem(pools: Path) -> None:
+    """One sentence says what the gateway lacks, and one warning in the log, however often read."""
+    (pools / "europe.yaml").write_text(PEER)
+    with capture_logs() as lines:
+        async with running(pools) as router:
+            (problem,) = await problems(router)
+            assert problem == (
+                "RegionPeer eu: this gateway reaches no regions: give it --region,"
+                " --federation-port and --region-certificates"
+            )
+            (pools / "chat.yaml").unlink()
+            await eventually(lambda: not router.pools.models())
+        assert [it["event"] for it in lines if it["log_level"] == "warning"] == ["declared in vain"]
+        async with running(pools, membership(pools.parent)) as router:
+            assert await problems(router) == []
