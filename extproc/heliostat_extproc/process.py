@@ -30,7 +30,7 @@ from heliostat_extproc.exchange import ExchangeSettings
 from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES, ExtProcServicer
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
 from heliostat_extproc.federation.core_state import FederatedCore
-from heliostat_extproc.federation.declared_in_vain import unreached_peers
+from heliostat_extproc.federation.declared_in_vain import excluded_pools, unreached_peers
 from heliostat_extproc.listeners import ListenError, Listeners, PickerAddress
 from heliostat_extproc.membership import Membership, MembershipSettings
 from heliostat_extproc.pool_sync import PoolSync
@@ -299,8 +299,9 @@ class RouterProcess:
     def _note_declared_in_vain(self, snapshot: Snapshot) -> None:
         region = None if self.membership is None else self.membership.region
         before = self._declared_in_vain
-        self._declared_in_vain = tuple(unreached_peers(snapshot, region))
-        for problem in self._declared_in_vain:
+        problems = (*unreached_peers(snapshot, region), *excluded_pools(snapshot, region))
+        self._declared_in_vain = problems
+        for problem in problems:
             if problem not in before:
                 _log.warning("declared in vain", problem=problem)
 

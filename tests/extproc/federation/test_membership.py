@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -153,3 +154,22 @@ async def test_peers_of_a_gateway_without_a_region_are_a_problem(pools: Path) ->
         assert [it["event"] for it in lines if it["log_level"] == "warning"] == ["declared in vain"]
         async with running(pools, membership(pools.parent)) as router:
             assert await problems(router) == []
+
+
+async def test_a_pool_that_may_not_be_served_here_is_a_problem(pools: Path) -> None:
+    """Its residency must name this region or one of its groups."""
+    rule = "  federation: {residency: [eu, west]}\n"
+    (pools / "chat.yaml").write_text(POOL + rule)
+    settings = membership(pools.parent)
+    async with running(pools, settings) as router:
+        (problem,) = await problems(router)
+        assert problem == (
+            "InferencePool chat: its residency, eu, west, leaves out this region, us: all its"
+            " requests are refused here with 421: add it, or delete the pool here"
+        )
+    async with running(pools) as router:
+        (problem,) = await problems(router)
+        assert "gateway without a region" in problem
+    in_group = replace(settings, region=replace(settings.region, groups=frozenset({"west"})))
+    async with running(pools, in_group) as router:
+        assert await problems(router) == []
