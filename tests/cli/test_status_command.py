@@ -126,10 +126,10 @@ async def test_a_federation_is_shown_in_80_columns(capsys: pytest.CaptureFixture
     assert region.split() == ["us", "us-0", "default/chat", "2", "of", "2", "0", "8", "4.0", "5"]
     to_europe = next(line for line in text.splitlines() if " europe " in line)
     assert to_europe.split() == (
-        ["us", "europe", "Connected", "102", "ms", "420", "2", "3", "free"]
+        ["us", "us-0", "europe", "Connected", "102", "ms", "420", "2", "3", "free"]
     )
     assert "Silent, seen 12 s ago" in text
-    assert "us has none free, 5 queued: sends to europe (3 free)" in text
+    assert "us us-0 has none free, 5 queued: sends to europe (3 free)" in text
     assert "us-1" in text
 
 
@@ -226,6 +226,31 @@ def test_a_region_with_room_serves_its_own() -> None:
     assert sentence(read_router(full, peers(peer("eu", "Unreachable")))) == (
         "us has none free, 2 queued: nobody has more room"
     )
+
+
+def test_each_row_says_which_of_the_regions_routers_it_is_of() -> None:
+    """The ends of long pod names are kept: they are what differs. All fits in 80 columns."""
+    names = ("heliostat-gateway-7d9c5b8f4-x2k9p", "heliostat-gateway-7d9c5b8f4-q7m4t")
+    answers = [
+        Answer(
+            f"http://10.0.0.{number}:9090",
+            read_router(
+                {"pools": [pool(1, 0)], "problems": [f"problem {number} of many words" * 4]},
+                {**peers(peer("asia-southeast"), siblings=(names[1 - number],)), "router": name},
+            ),
+        )
+        for number, name in enumerate(names)
+    ]
+    text = printed(answers)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    regions, sends = text.split("Who sends where")
+    for number, end in enumerate(("x2k9p", "q7m4t")):
+        assert sum(line.startswith("us ") and f"{end} " in line for line in regions.splitlines())
+        rows = [line for line in sends.splitlines() if " asia-southeast " in line]
+        (row,) = [line for line in rows if line.startswith("us ") and f"{end} " in line]
+        assert row.rstrip().endswith("3 free")
+        assert f"us {names[number]} serves its own: 1 free" in text
+        assert f"http://10.0.0.{number}:9090: problem {number}" in text
 
 
 def test_names_from_elsewhere_cannot_steer_the_terminal() -> None:

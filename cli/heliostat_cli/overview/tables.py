@@ -12,6 +12,9 @@ from heliostat_cli.overview.asking import Answer
 
 Sent = Mapping[tuple[str, str], int]
 """(URL, peer's region) -> requests sent there up to an earlier answer."""
+_PLACE_WIDTH = 24
+_FROM_WIDTH = 12
+_ROUTER_WIDTH = 30
 _STYLES = {"Connected": "green", "Degraded": "yellow", "Unreachable": "red"}
 
 
@@ -41,7 +44,7 @@ def sent_counts(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
 
 def sentence(status: RouterStatus) -> str:
     """Where a region's next request goes, as far as can be told from outside, and why."""
-    here = status.region or "this region"
+    here = _name(status) if status.region else "this region"
     free, queued = sum(p.free for p in status.pools), sum(p.queued for p in status.pools)
     if free:
         return f"{here} serves its own: {free} free"
@@ -54,7 +57,7 @@ def sentence(status: RouterStatus) -> str:
 def _regions(answers: Sequence[Answer]) -> Table:
     table = _table(f"Regions ({len(answers)} asked)")
     for header in ("region", "pool"):
-        table.add_column(header, no_wrap=True, max_width=24)
+        table.add_column(header, no_wrap=True, max_width=_PLACE_WIDTH)
     for header in ("up", "free", "in flight", "load", "queued"):
         table.add_column(header, justify="right", no_wrap=True)
     for answer in answers:
@@ -88,22 +91,39 @@ def _place(answer: Answer) -> str:
     status = answer.status
     if status is None or not status.region:
         return answer.url.removeprefix("http://")
-    router = f" {status.router}" if status.siblings else ""
-    return f"{status.region}{router}"
+    return _name(status, _PLACE_WIDTH)
+
+
+def _name(status: RouterStatus, width: int | None = None) -> str:
+    """Name the region, and which of its routers it is where it has several.
+
+    Of a router's name that is too wide the end is kept: it tells pods of one gateway apart.
+    """
+    if not status.siblings:
+        return status.region
+    whole = f"{status.region} {status.router}"
+    if width is None or len(whole) <= width:
+        return whole
+    router = _end(status.router, max(width - len(status.region) - 1, width // 2))
+    return f"{status.region[: width - len(router) - 1]} {router}"
+
+
+def _end(name: str, width: int) -> str:
+    return name if len(name) <= width else f"…{name[1 - width :]}"
 
 
 def _peers(known: Sequence[tuple[str, RouterStatus]], earlier: Sent | None) -> Table:
     table = _table("Who sends where")
     for header in ("from", "to", "state"):
         table.add_column(header, no_wrap=True, max_width=16)
-    for header in ("round trip", "sent", "back"):
+    for header in ("round\ntrip", "sent", "back"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("there now", min_width=12)
     for url, status in known:
         for peer in status.peers:
             before = None if earlier is None else earlier.get((url, peer.region), peer.sent)
             table.add_row(
-                Text(status.region),
+                Text(_name(status, _FROM_WIDTH)),
                 Text(peer.region),
                 Text(peer.state, _STYLES.get(peer.state, "")),
                 duration(peer.round_trip_seconds),
@@ -144,12 +164,12 @@ def _wait(peer: PeerStatus) -> float | None:
 def _siblings(known: Sequence[tuple[str, RouterStatus]]) -> Table:
     table = _table("Routers of one region")
     for header in ("region", "router", "sees", "state"):
-        table.add_column(header, no_wrap=True, max_width=30)
+        table.add_column(header, no_wrap=True, max_width=_ROUTER_WIDTH)
     for _, status in known:
         for sibling in status.siblings:
             state = Text(sibling.state, _STYLES.get(sibling.state, ""))
-            names = (Text(status.region), Text(status.router), Text(sibling.router))
-            table.add_row(*names, state)
+            routers = (_end(name, _ROUTER_WIDTH) for name in (status.router, sibling.router))
+            table.add_row(Text(status.region), *map(Text, routers), state)
     return table
 
 
