@@ -66,7 +66,6 @@ async def test_an_idle_region_keeps_its_requests(federation: Federation) -> None
         assert set(served) == {region}
 
 
-@pytest.mark.xfail(reason="what tries a dead engine out is not given to another region")
 async def test_a_region_without_engines_is_served_by_the_others(federation: Federation) -> None:
     """With all engines of us dead, its clients get every answer from elsewhere."""
     us = federation["us"]

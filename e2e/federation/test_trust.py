@@ -105,7 +105,6 @@ async def test_a_wrong_identity_is_no_peer(federation: Federation) -> None:
     federation.certificates.issue("eu")
 
 
-@pytest.mark.xfail(reason="an open connection outlives a change of the declared identity")
 async def test_a_peer_is_who_it_is_declared_to_be(federation: Federation) -> None:
     """A RegionPeer with asia's identity at eu's address is not reached; mended, it is."""
     wrong = replace(federation.declaration("eu"), identity=identity_of("nobody"))

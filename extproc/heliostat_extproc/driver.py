@@ -17,6 +17,7 @@ import structlog
 from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Forward, Reject, WakeAt
 from heliostat_routing.events import (
     AttemptStarted,
+    DispatchFailed,
     Event,
     ForwardRefused,
     RequestArrived,
@@ -95,7 +96,7 @@ class RouterDriver:
         self._observer = observer
         self._recorders = list(recorders)
         self._holds: dict[int, asyncio.Future[Verdict]] = {}
-        self._open: dict[int, str] = {}
+        self._open: dict[int, RequestArrived] = {}
         self._routes: dict[int, tuple[str, ...]] = {}
         self._regions: dict[int, str] = {}
         self._alarm: asyncio.TimerHandle | None = None
@@ -118,7 +119,7 @@ class RouterDriver:
 
     def open_pools(self) -> frozenset[str]:
         """Name the pools that have requests which have not finished."""
-        return frozenset(self._open.values())
+        return frozenset(arrival.pool for arrival in self._open.values())
 
     def open_regions(self) -> frozenset[str]:
         """Name the regions that requests were forwarded to which have not finished."""
@@ -147,20 +148,29 @@ class RouterDriver:
 
     def arrive(self, arrival: RequestArrived) -> Verdict | Enqueue:
         """Ask for an endpoint; after `Enqueue`, await `verdict`. In the end always `finish`."""
-        self._open[arrival.ticket] = arrival.pool
+        self._open[arrival.ticket] = arrival
         return self._ask(arrival.ticket, arrival)
 
     def give_back(self, ticket: int) -> Verdict | Enqueue | None:
-        """Ask anew for a request that a region has not served; None if there is no such request.
+        """Ask anew for a request that nobody has answered; None if there is no such request.
 
         After `Enqueue`, await `verdict`. `finish` is for the stream on which the request arrived.
         """
         region = self._regions.pop(ticket, None)
-        if region is None:
-            return None
-        return self._ask(ticket, ForwardRefused(ticket, region))
+        if region is not None:
+            return self._ask(ticket, ForwardRefused(ticket, region))
+        endpoints = self._routes.pop(ticket, None)
+        if endpoints is not None:
+            return self._ask(ticket, DispatchFailed(ticket, endpoints))
+        return None
 
-    def _ask(self, ticket: int, event: RequestArrived | ForwardRefused) -> Verdict | Enqueue:
+    def arrival(self, ticket: int) -> RequestArrived | None:
+        """Give an open request as it arrived."""
+        return self._open.get(ticket)
+
+    def _ask(
+        self, ticket: int, event: RequestArrived | ForwardRefused | DispatchFailed
+    ) -> Verdict | Enqueue:
         hold = self._holds[ticket] = self._loop.create_future()
         commands = self.submit(event)
         if not hold.done():

@@ -18,7 +18,7 @@ from heliostat_extproc.errors import Reason
 from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Question
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
 from heliostat_extproc.given_back import GivenBack, ReturnExchange
-from heliostat_routing.commands import Enqueue
+from heliostat_routing.commands import Enqueue, Reject, RejectReason
 from heliostat_routing.events import ForwardTurnedAway
 
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
@@ -128,17 +128,35 @@ class ExtProcServicer:
                 return
             answer = exchange.receive(message)
             if isinstance(answer, Question | GivenBack):
+                if isinstance(exchange, ReturnExchange):
+                    self._resume(exchange)
                 word = await self._ask(exchange, self._begin(answer), inbox, context)
                 if word is None:
                     return
                 answer = exchange.answer(word, asyncio.get_running_loop().time())
             await context.write(answer)
 
+    def _resume(self, exchange: ReturnExchange) -> None:
+        """Tell the conversation of the request that has come back, if it is known."""
+        arrival = self._driver.arrival(exchange.ticket)
+        if arrival is not None:
+            rules = (arrival.residency, self._directory.residency(arrival.pool))
+            exchange.resume(arrival.pool, [rule for rule in rules if rule is not None])
+
     def _begin(self, question: Question | GivenBack) -> Verdict | Enqueue:
-        """Ask the core; a request that has come back and is not known falls open."""
+        """Ask the core. Of what has come back, only a request of a former router falls open.
+
+        One of this router's that is nowhere has had its last word: it must not go round again.
+        """
         if isinstance(question, Question):
             return self._driver.arrive(question.arrival)
-        return self._driver.give_back(question.ticket) or FallOpen(question.ticket)
+        ticket = question.ticket
+        word = self._driver.give_back(ticket)
+        if word is not None:
+            return word
+        if self._driver.arrival(ticket) is None:
+            return FallOpen(ticket)
+        return Reject(ticket, RejectReason.NO_ENDPOINTS, 1.0)
 
     async def _ask(
         self, exchange: Conversation, word: Verdict | Enqueue, inbox: "_Inbox", context: _Context

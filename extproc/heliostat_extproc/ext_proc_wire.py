@@ -120,9 +120,14 @@ def hold_response(seconds: float) -> bytes:
     return bytes(response.SerializeToString())
 
 
-def error_response(answer: ErrorAnswer, status: int | None = None) -> bytes:
-    """Answer with this error, under another status where one is given."""
+def error_response(answer: ErrorAnswer, status: int | None = None, *, final: bool = False) -> bytes:
+    """Answer the client with this error, under another status where one is given.
+
+    A final one is not retried by an Envoy that it passes.
+    """
     headers = [(REASON_HEADER, answer.reason.value)]
+    if final:
+        headers.append(wire.NO_RETRY)
     if answer.retry_after_seconds is not None:
         headers.append(("retry-after", str(answer.retry_after_seconds)))
     return immediate_response(

@@ -1,19 +1,23 @@
-"""The conversation about a request that a peer has not served, and that comes in again.
+"""The conversation about a request that nobody has answered yet, and that comes in again.
 
-Envoy itself sends it to the return listener, whole and as it was forwarded. Its headers are enough:
-the ticket in them finds the request, which is still open, and the core decides on it anew.
+Envoy itself sends it to the return listener, whole, when a peer has not served it or none of the
+endpoints that a dispatch named has answered. Its headers are enough: the ticket in them finds the
+request, which is still open, and the core decides on it anew.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
 from heliostat_extproc.conversation import Conversation, Phase, ProtocolError, Sender
+from heliostat_extproc.driver import FallOpen, Verdict
 from heliostat_extproc.envoy import wire
-from heliostat_extproc.errors import Reason, error_answer
-from heliostat_extproc.ext_proc_wire import CONTINUE, Part
-from heliostat_extproc.request_head import read_head
+from heliostat_extproc.errors import ErrorAnswer, Reason, error_answer
+from heliostat_extproc.ext_proc_wire import CONTINUE, Part, error_response
+from heliostat_extproc.request_head import format_residencies, read_head
 from heliostat_extproc.upb import ProcessingRequest
+from heliostat_routing.commands import Enqueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,32 @@ class ReturnExchange(Conversation):
     def _on_headers(self, head: dict[str, str]) -> bytes | GivenBack:
         self.pool = head.get(wire.POOL_HEADER, "")
         ticket = head.get(wire.TICKET_HEADER, "")
-        if not self.pool or not ticket.isdecimal():
+        if not ticket.isdecimal():
             return self._refuse(error_answer(Reason.ROUTER_UNAVAILABLE))
         self._ticket = int(ticket)
         self._residencies = head.get(wire.RESIDENCY_HEADER)
         self.phase = Phase.ASKED
         return GivenBack(self._ticket)
+
+    @property
+    def ticket(self) -> int:
+        """The request's ticket, once its headers have been read."""
+        return self._ticket
+
+    def resume(self, pool: str, residencies: Iterable[frozenset[str]]) -> None:
+        """Go by what the router knows of the request, rather than by its headers."""
+        self.pool = pool
+        self._residencies = format_residencies(residencies)
+
+    def answer(self, word: Verdict | Enqueue, now: float) -> bytes:
+        """Put the core's word in Envoy's terms, where the pool is known by now."""
+        if isinstance(word, FallOpen) and not self.pool:
+            return self._refuse(error_answer(Reason.ENDPOINT_FAILED))
+        return super().answer(word, now)
+
+    def _refuse(self, answer: ErrorAnswer) -> bytes:
+        """Answer for good: Envoy has nowhere else to try."""
+        self.phase = Phase.ANSWERED
+        self.finished = True
+        self.outcome = answer.reason
+        return error_response(answer, final=True)

@@ -45,9 +45,7 @@ class PeerSync:
         return self._region_of.get(identity)
 
     def apply(self, peers: tuple[DeclaredPeer, ...], siblings: tuple[DeclaredSibling, ...]) -> None:
-        """Put the declared peers and siblings in force."""
-        if (peers, siblings) == (self._peers, self._siblings):
-            return
+        """Put the declared peers and siblings in force; the links look at the pools anew as well."""
         before = {route.region: route for route in self._routes()}
         self._peers, self._siblings = peers, siblings
         self._region_of = {peer.identity: peer.settings.region for peer in peers}

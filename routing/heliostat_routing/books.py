@@ -151,6 +151,17 @@ class Books:
         endpoint.breaker.on_failure(now)
         self.touch(address, now)
 
+    def come_back(self, flight: Flight, endpoints: tuple[str, ...], now: float) -> None:
+        """Enter that none of these endpoints has answered the request: it is nowhere again."""
+        for address in endpoints:
+            self.fail(flight, address, now)
+        flight.returns += 1
+        flight.reserves = None
+        flight.pool.inflight -= 1
+        flight.endpoint, before = None, flight.endpoint
+        self.ledger.release(flight.ticket)
+        self.touch(before or "", now)
+
     def undo(self, flight: Flight, endpoint: Endpoint) -> None:
         """Take back what was expected of an attempt that came to nothing."""
         endpoint.on_uncounted(flight.ticket)

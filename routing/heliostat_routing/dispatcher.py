@@ -40,6 +40,8 @@ is asked for at once, so that no event takes long."""
 SERVED_IN_ONE_GO = 32
 OFFER_SECONDS = 0.05
 """Between two offers of what is queued to other regions, however often these say something new."""
+MOST_RETURNS = 8
+"""Times that a request may come back from endpoints here that do not answer."""
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 
@@ -71,6 +73,8 @@ class Dispatcher:
         """
         pool, fleet = flight.pool, self._books.fleet
         eligible = self._eligible(flight)
+        if flight.failed_at:
+            eligible &= ~fleet.slots_of(flight.failed_at)
         free = eligible & ~self._reserved(flight, now)
         why_not = None
         if not eligible:
@@ -91,7 +95,13 @@ class Dispatcher:
             self._reject(flight, RejectReason.NO_ENDPOINTS, 1.0, now)
 
     def decide_anew(self, flight: Flight, now: float) -> None:
-        """Decide on a request that another region has given back, in the pool as it is now."""
+        """Decide on a request that has come back, in the pool as it is now.
+
+        Endpoints that have failed with it are asked again only once it has waited.
+        """
+        if flight.returns > MOST_RETURNS:
+            self._reject(flight, RejectReason.NO_ENDPOINTS, 1.0, now)
+            return
         pool = self._books.pools.get(flight.pool.name)
         if pool is None:
             self._reject(flight, RejectReason.UNKNOWN_POOL, 1.0, now)

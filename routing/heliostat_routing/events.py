@@ -71,6 +71,14 @@ class RequestArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class DispatchFailed:
+    """None of the endpoints that a dispatch named has answered: the request is decided anew."""
+
+    ticket: int
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardTurnedAway:
     """A request of a peer's router was answered before it came to be asked about.
 
@@ -296,6 +304,7 @@ Event = (
     | PeerLost
     | ForwardRefused
     | ForwardTurnedAway
+    | DispatchFailed
     | SiblingSent
     | SiblingTold
     | SiblingQueues

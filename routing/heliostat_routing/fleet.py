@@ -5,6 +5,7 @@ them and never walks the endpoints.
 """
 
 from bisect import insort
+from collections.abc import Iterable
 from heapq import heappop, heappush
 
 from heliostat_routing.bitmask import slot_from, slots
@@ -38,6 +39,11 @@ class Fleet:
         if endpoint is None:
             raise KeyError(slot)
         return endpoint
+
+    def slots_of(self, addresses: Iterable[str]) -> int:
+        """The slots of those of these addresses that are known."""
+        known = (self.by_address.get(address) for address in addresses)
+        return sum(1 << endpoint.slot for endpoint in known if endpoint is not None)
 
     def among(self, mask: int) -> list[Endpoint]:
         """The endpoints in these slots, ascending; empty slots are passed over."""

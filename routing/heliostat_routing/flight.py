@@ -46,6 +46,8 @@ class Flight:
     """Peer regions that are not asked again: they have refused it."""
     forwards: int = 0
     """How often it has been forwarded."""
+    returns: int = 0
+    """How often it has come back from endpoints here, none of which has answered."""
     queued: bool = False
     held_for: int | None = None
     """While queued: the slot it is held for, None if it takes any."""

@@ -18,6 +18,7 @@ from heliostat_routing.endpoint import Endpoint
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
+    DispatchFailed,
     EngineMetrics,
     Event,
     ForwardRefused,
@@ -122,6 +123,11 @@ class Router:
             case RegionStateReceived():
                 if self._books.peers.on_state(event, now):
                     self._dispatcher.on_region_state()
+            case DispatchFailed(ticket, endpoints):
+                flight = self._books.flights.get(ticket)
+                if flight is not None and flight.endpoint is not None:
+                    self._books.come_back(flight, endpoints, now)
+                    self._dispatcher.decide_anew(flight, now)
             case ForwardTurnedAway(origin):
                 self._note_origin(origin)
             case PeerLost(region):

@@ -18,8 +18,12 @@ from aiohttp import web
 
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
+from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, ProcessSettings
+from heliostat_extproc.federation.region import Region
+from heliostat_extproc.federation.region_certificate import CertificateFolder
 from heliostat_extproc.listeners import PickerAddress
+from heliostat_extproc.membership import MembershipSettings
 from heliostat_extproc.process import RouterProcess, RouterSettings, run_router
 from heliostat_extproc.scraper import ScrapeSettings
 from heliostat_routing.router import Router
@@ -144,6 +148,7 @@ class Gateway:
     router: RouterProcess
     envoy: EnvoyProcess
     client: aiohttp.ClientSession
+    federation_port: int | None = None
 
     def write_pool(
         self, model: str, addresses: list[str], *, aliases: tuple[str, ...] = (), **routing: Any
@@ -222,11 +227,22 @@ class Gateway:
             assert all(endpoint.inflight == 0 for endpoint in view.endpoints), view
 
 
+def _membership(
+    region: Region | None, certificates: Path | None, socket: Path
+) -> MembershipSettings | None:
+    if region is None or certificates is None:
+        return None
+    envoy = FederationSettings.beside(socket, find_free_port(), "127.0.0.1")
+    return MembershipSettings(region, CertificateFolder(certificates), envoy)
+
+
 @asynccontextmanager
 async def run_gateway(
     drain_seconds: float = DEADLINE_SECONDS,
     engine_key_file: Path | None = None,
     picker: PickerAddress | None = None,
+    region: Region | None = None,
+    certificates: Path | None = None,
 ) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
@@ -241,6 +257,7 @@ async def run_gateway(
             engine_key_file=engine_key_file,
             picker=picker,
             scrape=SCRAPE,
+            membership=_membership(region, certificates, directory / "router.sock"),
         )
         port = find_free_port()
 
@@ -251,6 +268,7 @@ async def run_gateway(
                 listen_address="127.0.0.1",
                 listen_port=port,
                 body_limit_bytes=BODY_LIMIT_BYTES,
+                federation=None if settings.membership is None else settings.membership.envoy,
             )
 
         router = await stack.enter_async_context(run_router(settings, Router()))
@@ -261,7 +279,10 @@ async def run_gateway(
         client = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS))
         )
-        yield Gateway(f"http://127.0.0.1:{port}", folder, router, envoy, client)
+        membership = settings.membership
+        federation_port = None if membership is None else membership.envoy.listen_port
+        url = f"http://127.0.0.1:{port}"
+        yield Gateway(url, folder, router, envoy, client, federation_port)
 
 
 @pytest.fixture

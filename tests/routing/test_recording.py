@@ -14,6 +14,7 @@ from heliostat_routing.errors import RecordingError
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
+    DispatchFailed,
     EngineMetrics,
     Event,
     ForwardRefused,
@@ -99,6 +100,8 @@ def busy_hour(policy: PolicyName) -> list[tuple[float, Event]]:
         (now, SiblingGone("r2")),
         (now, PeerLost("east")),
         (now, ForwardTurnedAway("west/r")),
+        (now, RequestArrived(10**6, "p", (), 100)),
+        (now, DispatchFailed(10**6, ("10.0.0.1:8000", "10.0.0.2:8000"))),
     ]
     events.append((now + 1, PoolRemoved("p")))
     return events

@@ -10,6 +10,7 @@ from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutation,
     HeaderMutationRemoveOnMatch,
+    HeaderMutationRules,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
@@ -102,7 +103,6 @@ def connection_manager(entrance: Entrance, settings: BootstrapSettings) -> Filte
         case Entrance.FEDERATION:
             _admit_peers(manager)
         case Entrance.RETURN:
-            manager.codec_type = HttpConnectionManagerCodecType.HTTP2
             # Where it goes while the router is away. The router's word takes the place of this.
             home = wire.cluster_name(f"%REQ({wire.POOL_HEADER})%")
             to_home = early_mutation([set_header(wire.CLUSTER_HEADER, home)])
@@ -193,6 +193,8 @@ def _ext_proc(entrance: Entrance, settings: BootstrapSettings) -> HttpFilter:
         message_timeout=timedelta(seconds=timeout_seconds),
         max_message_timeout=timedelta(seconds=settings.max_hold_seconds),
         metadata_options=MetadataOptions(receiving_namespaces=writable),
+        # There the router says by such a header that its answer is final.
+        mutation_rules=HeaderMutationRules(allow_envoy=has_come_back or None),
         processing_mode=ProcessingMode(
             request_header_mode=ProcessingModeHeaderSendMode.SEND,
             request_body_mode=(

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy_data_plane.envoy.config.cluster.v3 import (
@@ -131,10 +132,14 @@ def build_resources(
     names = sorted(pools)
     default_pool = names[0] if len(names) == 1 and names[0] not in restricted else None
     clusters = {wire.cluster_name(name): _serialized_cluster(name, settings) for name in names}
-    assignments = {wire.cluster_name(name): build_assignment(name, pools[name]) for name in names}
+    federation = settings.federation
+    way_back = None if federation is None else federation.return_socket
+    assignments = {
+        wire.cluster_name(name): build_assignment(name, pools[name], way_back) for name in names
+    }
     peers = PeerResources()
-    if settings.federation is not None:
-        peers = build_peer_resources(peering, settings.federation, settings.peers)
+    if federation is not None:
+        peers = build_peer_resources(peering, federation, settings.peers)
     return Resources(
         clusters={**clusters, **peers.clusters},
         assignments={**assignments, **peers.assignments},
@@ -158,8 +163,10 @@ def _serialized_routes(default_pool: str | None, settings: ResourceSettings) -> 
     return {table.name: bytes(table) for table in tables}
 
 
-def build_assignment(pool: str, addresses: Sequence[str]) -> bytes:
-    """Serialize the endpoint assignment of one pool."""
+def build_assignment(
+    pool: str, addresses: Sequence[str], return_socket: Path | None = None
+) -> bytes:
+    """Serialize the endpoint assignment of one pool, the return listener last if there is one."""
     assignment = ClusterLoadAssignment(cluster_name=wire.cluster_name(pool))
     endpoints = assignment.endpoints.add().lb_endpoints
     for address in sorted(set(addresses)):
@@ -167,6 +174,9 @@ def build_assignment(pool: str, addresses: Sequence[str]) -> bytes:
         socket_address = endpoints.add().endpoint.address.socket_address
         socket_address.address = host
         socket_address.port_value = port
+    if return_socket is not None:
+        given_back = assignment.endpoints.add(priority=1).lb_endpoints.add()
+        given_back.endpoint.address.pipe.path = str(return_socket)
     serialized: bytes = assignment.SerializeToString()
     return serialized
 
@@ -250,8 +260,10 @@ def _steered_routes(settings: ResourceSettings) -> list[Route]:
     It names the cluster in a header, so the routes need not change when pools do: Envoy keeps a
     request on the route table of its arrival, however long the router holds it.
     """
-    to_peers = _route(_steered(StringMatcher(prefix=wire.peer_cluster(""))), _way_back(), None)
-    to_pools = _route(_steered(None), _retry_policy(settings.retries), None)
+    to_peers = _route(_steered(StringMatcher(prefix=wire.peer_cluster(""))), _way_back(1), None)
+    fallbacks = settings.retries
+    retry = _retry_policy(fallbacks) if settings.federation is None else _way_back(fallbacks + 1)
+    to_pools = _route(_steered(None), retry, None)
     to_pools.request_headers_to_remove = list(wire.PEER_HEADERS)
     return [to_peers, to_pools]
 
@@ -316,12 +328,12 @@ def _retry_policy(retries: int) -> RetryPolicy:
     )
 
 
-def _way_back() -> RetryPolicy:
-    """Retry once, at the priority that has not been tried: a peer's cluster has the return there.
+def _way_back(retries: int) -> RetryPolicy:
+    """Retry at whatever the router has named, and then at a priority that has not been tried.
 
-    Its answer is final, a 503 too: the router has given it.
+    There is the return: its answer is final, a 503 too, for the router has given it.
     """
-    policy = _retry_policy(1)
+    policy = _retry_policy(retries)
     policy.retry_priority = RetryPolicyRetryPriority(
         name="envoy.retry_priorities.previous_priorities",
         typed_config=Any.pack(PreviousPrioritiesConfig(update_frequency=1)),

@@ -40,6 +40,9 @@ Clients cannot set it."""
 DECLARATION_HEADER = "x-heliostat-declaration"
 """Set by the router on a state stream: under which declaration of its destination it is opened."""
 
+NO_RETRY = ("x-envoy-ratelimited", "true")
+"""Response header by which Envoy retries no more, whatever the status."""
+
 ENTRANCE_METADATA = "x-heliostat-entrance"
 """gRPC metadata of Envoy's calls to the router: by which of its listeners a request came in."""
 
