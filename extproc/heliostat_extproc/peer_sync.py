@@ -45,7 +45,7 @@ class PeerSync:
         return self._region_of.get(identity)
 
     def apply(self, peers: tuple[DeclaredPeer, ...], siblings: tuple[DeclaredSibling, ...]) -> None:
-        """Put the declared peers and siblings in force; the links look at the pools anew as well."""
+        """Put the declared peers and siblings in force; the links look at the pools anew too."""
         before = {route.region: route for route in self._routes()}
         self._peers, self._siblings = peers, siblings
         self._region_of = {peer.identity: peer.settings.region for peer in peers}

@@ -16,7 +16,7 @@ from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.peer_resources import PeerRoute
 from heliostat_extproc.envoy.wire import Entrance
 
-from .conftest import eventually, free_port
+from .conftest import DEADLINE_SECONDS, eventually, free_port
 from .regions import (
     BODY_LIMIT_BYTES,
     DONE,
