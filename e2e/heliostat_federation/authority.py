@@ -42,7 +42,7 @@ class Certificates:
         region: str,
         *,
         named: str | None = None,
-        lifetime: timedelta = timedelta(days=1),
+        lifetime: timedelta = timedelta(days=30),
         at: datetime | None = None,
         signer: int | None = None,
         trusts: Iterable[int] | None = None,

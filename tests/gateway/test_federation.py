@@ -47,7 +47,7 @@ async def regions(
     async with AsyncExitStack() as stack:
         gateways = {}
         for name in ("us", "eu"):
-            files = authority.issue(name, timedelta(days=1), datetime.now(UTC))
+            files = authority.issue(name, timedelta(days=30), datetime.now(UTC))
             gateways[name] = await stack.enter_async_context(
                 start_gateway(region=Region(name, f"gw-{name}"), certificates=files.folder)
             )

@@ -151,7 +151,7 @@ def _federate(regions: Sequence[Region], sea: Sea, folder: Path) -> None:
     now = datetime.now(UTC)
     authority = open_authority(folder, None, _TRUST_DOMAIN, now)
     names = [region.plan.name for region in regions]
-    files = {name: authority.issue(name, timedelta(days=1), now) for name in names}
+    files = {name: authority.issue(name, timedelta(days=30), now) for name in names}
     for region in regions:
         own = region.plan.name
         peers = [
