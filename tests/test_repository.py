@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WHEEL_PATHS = [Path(p) for p in PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
-DEVELOPMENT_PATHS = [Path("e2e/heliostat_cluster")]
+DEVELOPMENT_PATHS = [Path("e2e/heliostat_cluster"), Path("e2e/heliostat_federation")]
 """Packages that only tests and benchmarks need: installed with the checkout, not in the wheel."""
 SOURCE_PATHS = [*WHEEL_PATHS, *DEVELOPMENT_PATHS]
 PACKAGES = sorted(path.name for path in SOURCE_PATHS)
@@ -47,7 +47,7 @@ def test_every_package_has_its_layer() -> None:
     assert sorted(in_layers) == PACKAGES
     assert sorted(linter["root_packages"]) == PACKAGES
     assert sorted(PYPROJECT["tool"]["mypy"]["packages"]) == PACKAGES
-    sources = sorted(str(path.parent) for path in SOURCE_PATHS)
+    sources = sorted({str(path.parent) for path in SOURCE_PATHS})
     assert sorted(PYPROJECT["tool"]["hatch"]["build"]["dev-mode-dirs"]) == sources
     assert sorted(PYPROJECT["tool"]["mypy"]["mypy_path"].split(":")) == sources
 

@@ -19,9 +19,9 @@ from tests.kube.api_server import FakeApiServer, running_api_server
 DEADLINE_SECONDS = 10.0
 API = "/apis/heliostat.dev/v1alpha1/namespaces"
 POOLS = f"{API}/ns/inferencepools"
-PEERS = f"{API}/home/regionpeers"
-GATEWAYS = "/api/v1/namespaces/home/pods"
-HOME = Home("home", region="us", router="gateway-a", sibling_selector="app=gateway")
+PEERS = f"{API}/here/regionpeers"
+GATEWAYS = "/api/v1/namespaces/here/pods"
+HOME = Home("here", region="us", router="gateway-a", sibling_selector="app=gateway")
 
 
 @pytest.fixture
@@ -137,9 +137,9 @@ async def test_peers_that_cannot_be_in_force_are_told(server: FakeApiServer) -> 
         snapshot = await anext(stream)
         assert [it.settings.round_trip_seconds for it in snapshot.peers] == [1.0]
         assert [it[: it.index(": ", 12)] for it in snapshot.problems] == [
-            "RegionPeer home/a",
-            "RegionPeer home/own",
-            "RegionPeer home/wrong",
+            "RegionPeer here/a",
+            "RegionPeer here/own",
+            "RegionPeer here/wrong",
         ]
         server.remove(f"{PEERS}/b")
         heir = await snapshot_where(stream, lambda it: len(it.problems) == 2)
