@@ -272,7 +272,7 @@ async def run_gateway(
             )
 
         router = await stack.enter_async_context(run_router(settings, Router()))
-        process_settings = ProcessSettings(concurrency=1, stop_seconds=2.0)
+        process_settings = ProcessSettings(concurrency=1)
         envoy = await stack.enter_async_context(EnvoyProcess(bootstrap, process_settings))
         async with asyncio.timeout(30):
             await envoy.wait_until_ready()
