@@ -154,6 +154,7 @@ class Books:
     def come_back(self, flight: Flight, endpoints: tuple[str, ...], now: float) -> None:
         """Enter that none of these endpoints has answered the request: it is nowhere again."""
         for address in endpoints:
+            flight.failed_at.discard(address)  # it has failed once more
             self.fail(flight, address, now)
         flight.returns += 1
         flight.reserves = None

@@ -72,9 +72,7 @@ class Dispatcher:
         Without endpoints it waits only while another region may soon serve it.
         """
         pool, fleet = flight.pool, self._books.fleet
-        eligible = self._eligible(flight)
-        if flight.failed_at:
-            eligible &= ~fleet.slots_of(flight.failed_at)
+        eligible = self._untried(flight)
         free = eligible & ~self._reserved(flight, now)
         why_not = None
         if not eligible:
@@ -153,7 +151,7 @@ class Dispatcher:
             return None
         queue_seconds = self._books.capacity(pool, now).wait_seconds(ahead)
         policy = self._policies[pool.settings.policy]
-        return policy.leave(flight, pool, self._eligible(flight), queue_seconds, now)
+        return policy.leave(flight, pool, self._untried(flight), queue_seconds, now)
 
     def _go(self, flight: Flight, pick: Pick, now: float) -> bool:
         """Do what was picked, if it is not to wait."""
@@ -198,6 +196,13 @@ class Dispatcher:
     def _eligible(self, flight: Flight) -> int:
         """The slots that work and can serve the request."""
         return self._books.fleet.serving & flight.pool.holding(flight.request.adapter)
+
+    def _untried(self, flight: Flight) -> int:
+        """Of those, the slots that have not failed with it."""
+        eligible = self._eligible(flight)
+        if flight.failed_at:
+            eligible &= ~self._books.fleet.slots_of(flight.failed_at)
+        return eligible
 
     def _enqueue(
         self, flight: Flight, why: Explanation, now: float, pick: Pick | None = None

@@ -33,6 +33,17 @@ def test_it_leaves_where_all_endpoints_here_have_failed() -> None:
     assert book.inflight("e0") == 0
 
 
+def test_an_endpoint_that_fails_with_one_request_again_and_again_is_left_alone() -> None:
+    """Each return counts, so the breaker opens and the request waits rather than going round."""
+    book = Playbook(1, queue_timeout_seconds=60.0)
+    commands, dispatches = book.arrive(1), 0
+    while any(isinstance(it, Dispatch) for it in commands):
+        commands = come_back(book, 1, commands)
+        dispatches += 1
+    assert dispatches <= 2
+    assert any(isinstance(it, Enqueue) for it in commands)
+
+
 def test_with_nowhere_to_go_it_waits_until_its_deadline() -> None:
     """Endpoints may come back until then; each has its failures counted."""
     book = Playbook(1, queue_timeout_seconds=5.0)
