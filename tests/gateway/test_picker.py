@@ -114,7 +114,7 @@ async def test_over_the_network_there_is_the_picker_alone(start_gateway, free_po
                 "envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
             ):
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await client.stream_stream(f"/{method}")(iter([b""])).read()
+                    await client.stream_stream(f"/{method}")(iter(())).read()
                 assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
