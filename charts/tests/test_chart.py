@@ -56,7 +56,7 @@ def parsed(container: Object) -> argparse.Namespace:
 def sidecar(router: argparse.Namespace) -> SidecarSettings | None:
     """What a router with these options writes for its Envoy."""
     region = parse_region(router)
-    membership = parse_membership(router, region, router.socket, router.gateway_host)
+    membership = parse_membership(router, region, router.socket)
     return sidecar_settings(router, None if membership is None else membership.envoy)
 
 
@@ -84,7 +84,7 @@ def test_every_argument_is_one_that_the_program_takes(case: str) -> None:
     operator_settings(parsed(containers(pods["operator"])["operator"]))
     router = parsed(containers(pods["gateway"])["router"])
     picker_address(router)
-    router_settings(router, router.socket, router.gateway_host)
+    router_settings(router, router.socket)
     sidecar(router)
 
 

@@ -37,9 +37,9 @@ async def test_a_crash_while_loading_is_told_from_slow_loading(
 
 async def test_a_lost_node_costs_its_pods_only(region: Region, namespace: str) -> None:
     """A node that vanishes is routed around, and its pods are replaced elsewhere."""
-    name = await region.cluster.add_node("doomed", gpus=1)
     await region.apply(pool_manifest(namespace, "spread", replicas=2, accelerator={"count": 1}))
     await region.until_settled(namespace, "spread", 2)
+    name = await region.cluster.add_node("doomed", gpus=1)  # last: its one GPU is for the other
     await region.apply(
         pool_manifest(
             namespace, "lost", placement={"nodeSelector": {"kubernetes.io/hostname": name}}
