@@ -51,7 +51,7 @@ cluster: $(INSTALLED) ## a real control plane with fake GPU nodes, until ^C (ARG
 e2e: $(INSTALLED) ## the scenarios on such clusters, as root (E2E_CLUSTER=kind: on one of kind)
 	@$(BIN)/python -m heliostat_cluster tools
 	$(BIN)/pytest charts/tests e2e/cluster_tests $(if $(filter kind,$(E2E_CLUSTER)),,-n 3 --dist loadfile) $(ARGS)
-	$(if $(ARGS)$(filter kind,$(E2E_CLUSTER)),,$(BIN)/pytest e2e/federation)
+	$(if $(ARGS)$(filter kind,$(E2E_CLUSTER)),,$(BIN)/pytest e2e/federation/test_overflow.py e2e/federation/test_residency.py)
 
 e2e-federation: $(INSTALLED) ## three regions far apart, as root (ARGS=--long: ten minutes of faults too)
 	$(BIN)/pytest e2e/federation $(ARGS)
