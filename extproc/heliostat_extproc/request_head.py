@@ -12,9 +12,9 @@ from typing import Any
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.errors import InputError, Reason
+from heliostat_extproc.ext_proc_wire import LONGEST_HOLD_SECONDS
 from heliostat_extproc.federation.identity import parse_identity
 
-LONGEST_HOLD_SECONDS = 3600.0
 MOST_RESIDENCY_NAMES = 64
 """In one rule."""
 MOST_RESIDENCY_RULES = 2
