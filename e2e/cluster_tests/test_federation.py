@@ -174,7 +174,8 @@ async def test_gateways_of_a_region_keep_one_view(regions: Regions) -> None:
         loads = []
         for pod in await us.component_pods("gateway"):
             pools = await _pools_of(pod["status"].get("podIP", ""))
-            loads.append(sum(it["inflight"] for pool in pools for it in pool["endpoints"]))
+            endpoints = [it for pool in pools for it in pool["endpoints"]]
+            loads.append(sum(it["inflight"] + it["siblings_inflight"] for it in endpoints))
         return len(loads) == US_GATEWAYS and min(loads) == max(loads) > 0
 
     async with us.traffic(MODEL, clients=6) as traffic:

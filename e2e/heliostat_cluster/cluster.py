@@ -214,6 +214,7 @@ class Cluster:
             yield
         finally:
             await self.api_server.start()
+            await self._running().restart_controllers()
 
     async def _start(self) -> None:
         bridge = self._stack.enter_context(open_bridge())

@@ -90,6 +90,15 @@ class ControlPlane:
     access: Access
     authority: Authority
     api_server: ApiServer
+    controllers: tuple[ChildProcess, ...]
+    """The controller manager and the scheduler."""
+
+    async def restart_controllers(self) -> None:
+        """Do to them what their kubelet does where the API server was away for long: they have
+        lost their leases and have ended. Without leases they would be silent up to a minute."""
+        for process in self.controllers:
+            await process.stop()
+            process.start()
 
 
 @asynccontextmanager
@@ -116,12 +125,14 @@ async def open_control_plane(
         )
         api_server = ApiServer(process, access)
         await api_server.start()
-        prepare(
+        manager = prepare(
             "kube-controller-manager",
             *_controller_manager_options(authority, state, manager_port, settings),
-        ).start()
-        prepare("kube-scheduler", *_scheduler_options(state, scheduler_port)).start()
-        yield ControlPlane(access, authority, api_server)
+        )
+        scheduler = prepare("kube-scheduler", *_scheduler_options(state, scheduler_port))
+        for process in (manager, scheduler):
+            process.start()
+        yield ControlPlane(access, authority, api_server, (manager, scheduler))
 
 
 def _give_access(authority: Authority, state: Path, address: str) -> Access:

@@ -424,6 +424,7 @@ class Router:
             available=endpoint.available(now),
             breaker=endpoint.breaker.state(now),
             inflight=self._books.ledger.inflight(endpoint.address),
+            siblings_inflight=self._books.siblings_ledger.inflight(endpoint.address),
             pending=endpoint.pending(now),
             running_requests=metrics.running_requests if metrics else None,
             waiting_requests=metrics.waiting_requests if metrics else None,

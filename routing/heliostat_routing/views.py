@@ -18,13 +18,18 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """One endpoint as the router sees it now; None where the engine has not reported."""
+    """One endpoint as the router sees it now; None where the engine has not reported.
+
+    `inflight` are this router's own requests, `siblings_inflight` those that it knows its siblings
+    to have sent there.
+    """
 
     address: str
     phase: EndpointPhase
     available: bool
     breaker: BreakerState
     inflight: int
+    siblings_inflight: int
     pending: int
     running_requests: int | None
     waiting_requests: int | None

@@ -33,6 +33,7 @@ def pool(free: int, busy: int, queued: int = 0) -> dict[str, Any]:
             available=number < free,
             breaker=BreakerState.CLOSED,
             inflight=0 if number < free else 4,
+            siblings_inflight=0,
             pending=0,
             running_requests=None,
             waiting_requests=None,
