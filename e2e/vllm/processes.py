@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,23 +20,68 @@ class ProgramError(Exception):
     """A program ended or did not serve in time; the message holds the end of its log."""
 
 
-@dataclass(frozen=True, slots=True)
 class Server:
-    """A program that serves HTTP on the loopback interface."""
+    """A program that serves HTTP on the loopback interface; it can be started more than once."""
 
-    name: str
-    port: int
-    process: subprocess.Popen[bytes]
-    log: Path
+    def __init__(
+        self, name: str, command: Sequence[str], port: int, log: Path, environment: dict[str, str]
+    ) -> None:
+        self.name = name
+        self.port = port
+        self._command = command
+        self._log = log
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         """`ip:port`."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def runs(self) -> bool:
+        """Whether the program has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the program, in a process group of its own; what it prints is appended."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._environment,
+                start_new_session=True,
+            )
+
+    def terminate(self) -> None:
+        """Ask the program to end."""
+        assert self._process is not None
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill the program and all it has started, and wait until they are gone."""
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask the program to end, then kill whatever is left of it."""
+        if self._process is None:
+            return
+        self.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_TIMEOUT_SECONDS)
+        self.kill()
+
+    def connect(self, timeout_seconds: float = 30.0) -> http.client.HTTPConnection:
+        """Make a connection to it, to be closed by the caller."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_seconds)
+
     def request(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """Send a GET, or a POST of JSON; give status and body. Raises OSError."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = self.connect()
         try:
             method = "GET" if body is None else "POST"
             connection.request(method, path, body, {"content-type": "application/json"})
@@ -55,7 +99,7 @@ class Server:
         """Wait for a condition; raises ProgramError where the program ends or time runs out."""
         deadline = time.monotonic() + timeout_seconds
         while True:
-            if self.process.poll() is not None:
+            if not self.runs:
                 raise ProgramError(f"{self.name} ended\n{self._log_tail()}")
             with suppress(OSError, http.client.HTTPException):
                 if serves():
@@ -65,7 +109,7 @@ class Server:
             time.sleep(0.2)
 
     def _log_tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()
+        lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-LOG_TAIL_LINES:])
 
 
@@ -77,24 +121,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(
-    name: str, command: Sequence[str], port: int, log: Path, environment: dict[str, str]
-) -> Iterator[Server]:
-    """Run a program; at the end ask it to stop, then kill whatever is left of its group."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | environment,
-            start_new_session=True,
-        )
+def started(server: Server) -> Iterator[Server]:
+    """Have a program run, and stop it at the end."""
+    server.start()
     try:
-        yield Server(name, port, process, log)
+        yield server
     finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_TIMEOUT_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        server.stop()

@@ -1,47 +1,21 @@
 """The official OpenAI client through the gateway to two real vLLM."""
 
 import json
-import random
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import openai
 import pytest
+from asking import greedy, made_words, wait_for
+from installation import MODEL
 from openai import OpenAI
 from processes import Server
 
-MODEL = "tiny"
 BLOCK_TOKENS = 32
 SUCCESSES = "vllm:request_success_total"
 GENERATED_TOKENS = "vllm:generation_tokens_total"
 CACHED_TOKENS = "vllm:prompt_tokens_cached_total"
-
-
-def made_words(seed: int, words: int) -> str:
-    """Text of made words, the same for the same seed."""
-    rng = random.Random(seed)
-    return " ".join("".join(rng.choices("bdfgjklmnprstaeiou", k=6)) for _ in range(words))
-
-
-def greedy(content: str, max_tokens: int = 24) -> dict[str, Any]:
-    """A request whose answer depends on its prompt alone."""
-    return {
-        "model": MODEL,
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": max_tokens,
-        "temperature": 0,
-    }
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout_seconds: float = 10.0) -> None:
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def finished(replicas: list[Server]) -> list[float]:
