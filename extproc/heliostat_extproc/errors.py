@@ -20,6 +20,7 @@ class Reason(StrEnum):
     """Why a request was not served."""
 
     MALFORMED_REQUEST = "malformed-request"
+    UNSUPPORTED = "unsupported"
     UNKNOWN_MODEL = "unknown-model"
     UNKNOWN_PATH = "unknown-path"
     METHOD_NOT_ALLOWED = "method-not-allowed"
@@ -58,6 +59,7 @@ class ErrorAnswer:
 
 _SHAPES: dict[Reason, tuple[int, str, str]] = {
     Reason.MALFORMED_REQUEST: (400, "invalid_request_error", "The request cannot be read"),
+    Reason.UNSUPPORTED: (400, "invalid_request_error", "The gateway cannot serve this"),
     Reason.UNKNOWN_MODEL: (404, "invalid_request_error", "No pool serves this model"),
     Reason.UNKNOWN_PATH: (404, "invalid_request_error", "There is nothing at this path"),
     Reason.METHOD_NOT_ALLOWED: (405, "invalid_request_error", "This path takes another method"),

@@ -13,13 +13,13 @@ from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError
 
+from heliostat_extproc.apis import APIS, HEALTH_PATHS, MODELS_PATH, Api
 from heliostat_extproc.conversation import Conversation, Outcome, Phase, ProtocolError, Sender
 from heliostat_extproc.discovery.catalog import Resolution, ServedModel
 from heliostat_extproc.errors import InputError, Reason, answer_for_input
 from heliostat_extproc.ext_proc_wire import CONTINUE, immediate_response
 from heliostat_extproc.federation.region import Region
-from heliostat_extproc.paths import HEALTH_PATHS, INFERENCE_PATHS, MODELS_PATH
-from heliostat_extproc.request_body import parse_request_body, rename_model
+from heliostat_extproc.request_body import read_request
 from heliostat_extproc.request_head import (
     RegionOf,
     Terms,
@@ -97,6 +97,8 @@ class Exchange(Conversation):
         self._settings = settings
         self._from_peer = from_peer
         self._terms = Terms()
+        self._api: Api | None = None
+        self._content_type = ""
         self.turned_away: str | None = None
         """The peer's router whose request has come and has not got as far as to the core."""
 
@@ -125,7 +127,9 @@ class Exchange(Conversation):
             raise ProtocolError("request_body_mode must be BUFFERED")
         head = read_head(message.request_headers.headers.headers)
         method, path = head.get(":method", ""), read_path(head)
-        if path in INFERENCE_PATHS:
+        self._api = APIS.get(path)
+        if self._api is not None:
+            self._content_type = head.get("content-type", "")
             self._terms = self._read_terms(head)
             _check_method(method, ("POST",), path)
             if read_length(head) > self._settings.body_limit_bytes:
@@ -181,11 +185,11 @@ class Exchange(Conversation):
         raise InputError(Reason.UNKNOWN_MODEL, f"`{name[:200]}`")
 
     def _on_body(self, body: bytes) -> Question:
-        if self.phase is not Phase.BODY:
+        if self.phase is not Phase.BODY or self._api is None:
             raise ProtocolError(f"a body in phase {self.phase}")
         if len(body) > self._settings.body_limit_bytes:
             raise self._too_large()
-        request = parse_request_body(body)
+        request = read_request(body, self._api, self._content_type)
         resolved = self._directory.resolve(request.model)
         if resolved is None:
             raise InputError(Reason.UNKNOWN_MODEL, f"`{request.model[:200]}`")
@@ -194,7 +198,7 @@ class Exchange(Conversation):
         rules = self._terms.residencies if own is None else (*self._terms.residencies, own)
         self._residencies = format_residencies(rules)
         if resolved.served_name != request.model:
-            self._new_body = rename_model(body, request.model, resolved.served_name)
+            self._new_body = request.renamed(resolved.served_name)
         digest = request.digest(resolved.model, resolved.adapter)
         self.phase = Phase.ASKED
         self.turned_away = None

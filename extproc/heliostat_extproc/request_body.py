@@ -2,20 +2,32 @@
 
 The router needs a handful of fields and the prompt's hash; everything else stays raw and is never
 re-encoded. The prompt is hashed from the request's own JSON: a conversation's next turn repeats the
-messages before it byte for byte, so equal blocks of bytes mean equal blocks of prompt.
+messages before it byte for byte, so equal blocks of bytes mean equal blocks of prompt. The fields
+are the same whatever the API; no two of them carry a prompt under one name.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
+from heliostat_extproc.apis import APIS, Api, BodyFormat
 from heliostat_extproc.errors import InputError, Reason
+from heliostat_extproc.form_body import FormPart, read_form
+from heliostat_extproc.prompt_text import (
+    media_digest,
+    prompt_text,
+    without_changing_line,
+    without_moving_marks,
+)
 from heliostat_routing.settings import BLOCK_BYTES
 
-_WHITESPACE = b" \t\r\n"
+_CHAT = APIS["/v1/chat/completions"]
+_MESSAGES = APIS["/v1/messages"]
 _MODEL_VALUE = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _RENAME_TRIES = 16
 _EMPTY = msgspec.Raw(b"")
@@ -38,12 +50,23 @@ class _Body(msgspec.Struct, gc=False):
     max_output_tokens: int | float | None = None
     user: str | None = None
     prompt_cache_key: str | None = None
+    cache_salt: str | None = None
+    previous_response_id: msgspec.Raw = _EMPTY
+    background: msgspec.Raw = _EMPTY
     tools: msgspec.Raw = _EMPTY
     system: msgspec.Raw = _EMPTY
     instructions: msgspec.Raw = _EMPTY
     messages: msgspec.Raw = _EMPTY
     prompt: msgspec.Raw = _EMPTY
     input: msgspec.Raw = _EMPTY
+    query: msgspec.Raw = _EMPTY
+    queries: msgspec.Raw = _EMPTY
+    text_1: msgspec.Raw = _EMPTY
+    data_1: msgspec.Raw = _EMPTY
+    documents: msgspec.Raw = _EMPTY
+    items: msgspec.Raw = _EMPTY
+    text_2: msgspec.Raw = _EMPTY
+    data_2: msgspec.Raw = _EMPTY
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -62,6 +85,9 @@ class PromptDigest:
     affinity_key: int
 
 
+_NO_PROMPT = memoryview(b"")
+
+
 @dataclass(frozen=True, slots=True)
 class RequestBody:
     """What the router knows of one request."""
@@ -72,14 +98,21 @@ class RequestBody:
     preamble: bytes
     """What an engine's template puts before the prompt: tools, then system or instructions."""
     prompt: memoryview
+    renamed: Callable[[str], bytes]
+    """Gives the body with another model's name and nothing else changed; raises InputError where
+    that cannot be."""
+    salt: str | None = None
+    """What keeps the caches of clients apart who do not send the same."""
 
     def digest(self, model: str, adapter: str | None) -> PromptDigest:
         """Hash the prompt as this model and adapter will cache it.
 
-        Two requests share their first n keys exactly if model and adapter agree, and the bytes of
-        preamble and prompt up to the end of the n-th block. A block that is not full has no key.
+        Two requests share their first n keys exactly if model, adapter and salt agree, and the
+        bytes of preamble and prompt up to the end of the n-th block. A block that is not full has
+        no key.
         """
-        key = xxh3_64_intdigest(f"{model}\0{adapter or ''}".encode())
+        root = (model, adapter or "") if self.salt is None else (model, adapter or "", self.salt)
+        key = xxh3_64_intdigest("\0".join(root).encode())
         text = memoryview(self.preamble + self.prompt) if self.preamble else self.prompt
         size = len(text)
         keys = []
@@ -93,12 +126,61 @@ class RequestBody:
         return PromptDigest(tuple(keys), size, affinity_key)
 
 
-def parse_request_body(body: bytes) -> RequestBody:
-    """Read the body; raise `MalformedBodyError`, fit to show to the client, if it cannot be."""
+def read_request(body: bytes, api: Api, content_type: str) -> RequestBody:
+    """Read the body of a request to this API; raise InputError if it cannot be."""
+    if api.body is BodyFormat.FORM:
+        return parse_request_form(body, content_type)
+    return parse_request_body(body, api)
+
+
+def parse_request_body(body: bytes, api: Api = _CHAT) -> RequestBody:
+    """Read the body; raise InputError, fit to show to the client, if it cannot be."""
+    fields = _parse(body)
+    if not fields.model:
+        raise MalformedBodyError("`model` must not be empty")
+    if not api.stateless:
+        _check_state(fields)
+    preamble, prompt = _prompt_of(fields, api) if api.computes else (b"", _NO_PROMPT)
+    return RequestBody(
+        model=fields.model,
+        max_output_tokens=_output_limit(fields) if api.generates else 0,
+        affinity=fields.prompt_cache_key or fields.user or None,
+        preamble=preamble,
+        prompt=prompt,
+        renamed=partial(rename_model, body, fields.model),
+        salt=fields.cache_salt or None,
+    )
+
+
+def parse_request_form(body: bytes, content_type: str) -> RequestBody:
+    """Read a form; raise InputError, fit to show to the client, if it cannot be."""
+    parts = read_form(body, content_type)
+    models = [part for part in parts if part.name == "model" and not part.is_file]
+    if len(models) != 1:
+        raise MalformedBodyError("the form must have one field `model`")
+    try:
+        model = body[models[0].start : models[0].end].decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBodyError("`model` is not UTF-8") from error
+    if not model:
+        raise MalformedBodyError("`model` must not be empty")
+    content = memoryview(body)
+    media = (content[part.start : part.end] for part in parts if part.is_file)
+    return RequestBody(
+        model=model,
+        max_output_tokens=None,
+        affinity=None,
+        preamble=b"",
+        prompt=memoryview(b"".join(map(media_digest, media))),
+        renamed=partial(_rename_part, body, models[0]),
+    )
+
+
+def _parse(body: bytes) -> _Body:
     try:
         if not body.isascii():
             body.decode()
-        fields = _decode(body)
+        return _decode(body)
     except UnicodeDecodeError as error:
         raise MalformedBodyError(f"the body is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:
@@ -107,18 +189,44 @@ def parse_request_body(body: bytes) -> RequestBody:
         raise MalformedBodyError(_readable(str(error))) from error
     except msgspec.DecodeError as error:
         raise MalformedBodyError(f"the body is not JSON: {_readable(str(error))}") from error
-    if not fields.model:
-        raise MalformedBodyError("`model` must not be empty")
+
+
+def _check_state(fields: _Body) -> None:
+    """Raise InputError for what only the one engine could serve that has answered before."""
+    for name in ("previous_response_id", "background"):
+        if bytes(getattr(fields, name)) not in (b"", b"null", b"false", b'""'):
+            raise InputError(
+                Reason.UNSUPPORTED, f"`{name}`: no answer is kept; send the conversation in `input`"
+            )
+
+
+def _output_limit(fields: _Body) -> int | None:
     limit = fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens or 0
-    return RequestBody(
-        model=fields.model,
-        max_output_tokens=int(limit) if 0 < limit < 1e9 else None,
-        affinity=fields.prompt_cache_key or fields.user or None,
-        preamble=b"".join(map(_given, (fields.tools, fields.system, fields.instructions))),
-        prompt=_open_ended(
-            _given(fields.messages) or _given(fields.prompt) or _given(fields.input)
-        ),
+    return int(limit) if 0 < limit < 1e9 else None
+
+
+def _prompt_of(fields: _Body, api: Api) -> tuple[bytes, memoryview]:
+    """Give what an engine's template puts before the prompt, and the prompt."""
+    tools, system = _given(fields.tools), _given(fields.system)
+    prompt = _given(fields.messages) or _given(fields.prompt) or _given(fields.input)
+    if api is _MESSAGES:
+        tools, system, prompt = map(without_moving_marks, (tools, system, prompt))
+        system = without_changing_line(system)
+    if not prompt:
+        prompt = memoryview(b"".join(map(_given, _pairs(fields))))
+    return b"".join((tools, system, _given(fields.instructions))), prompt_text(prompt)
+
+
+def _pairs(fields: _Body) -> tuple[msgspec.Raw, ...]:
+    """Give what is scored against what, under each of the names that engines know."""
+    return (
+        *(fields.query, fields.queries, fields.text_1, fields.data_1),
+        *(fields.documents, fields.items, fields.text_2, fields.data_2),
     )
+
+
+def _rename_part(body: bytes, part: FormPart, new_model: str) -> bytes:
+    return b"".join((body[: part.start], new_model.encode(), body[part.end :]))
 
 
 def rename_model(body: bytes, model: str, new_model: str) -> bytes:
@@ -139,15 +247,6 @@ def _given(raw: msgspec.Raw) -> memoryview:
     """Take a field's bytes; `null` is the same as absent."""
     text = memoryview(raw)
     return text[:0] if bytes(text[:5]) == b"null" else text
-
-
-def _open_ended(text: memoryview) -> memoryview:
-    """Drop what closes an array or a string: what a longer prompt would have in its place."""
-    if len(text) < 2 or text[-1] not in b']"':
-        return text
-    text = text[:-1]
-    tail = bytes(text[-BLOCK_BYTES:])
-    return text[: len(text) - len(tail) + len(tail.rstrip(_WHITESPACE))]
 
 
 def _readable(message: str) -> str:

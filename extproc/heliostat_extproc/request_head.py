@@ -30,6 +30,7 @@ _WANTED = frozenset(
         ":method",
         ":path",
         "content-length",
+        "content-type",
         wire.TICKET_HEADER,
         wire.POOL_HEADER,
         wire.ORIGIN_HEADER,

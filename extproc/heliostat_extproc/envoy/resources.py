@@ -55,6 +55,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPathSegment
 from envoy_data_plane.google.protobuf import Any
 
+from heliostat_extproc.apis import PATHS_WITHOUT_ROUTER
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.addresses import AddressError, parse_address
 from heliostat_extproc.envoy.control_plane import (
@@ -76,7 +77,6 @@ from heliostat_extproc.envoy.peer_resources import (
 )
 from heliostat_extproc.errors import Reason, error_answer
 from heliostat_extproc.federation.protocol import SIGN_PATH
-from heliostat_extproc.paths import PATHS_WITHOUT_ROUTER
 
 __all__ = ["AddressError", "ResourceSettings", "Resources", "build_resources", "parse_address"]
 
