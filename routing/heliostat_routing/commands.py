@@ -21,6 +21,8 @@ class EvictReason(StrEnum):
 
     DEADLINE_PASSED = "deadline-passed"
     NO_ENDPOINTS = "no-endpoints"
+    DISPLACED = "displaced"
+    """The queue is full, and one of a higher priority has come."""
 
 
 @dataclass(frozen=True, slots=True)

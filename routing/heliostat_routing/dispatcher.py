@@ -15,6 +15,7 @@ from heliostat_routing.commands import (
     RejectReason,
     WakeAt,
 )
+from heliostat_routing.eligibility import eligible_slots
 from heliostat_routing.events import SiblingQueues
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.flight import Flight
@@ -29,6 +30,7 @@ from heliostat_routing.policies.reference import (
 from heliostat_routing.pool import Pool
 from heliostat_routing.settings import PolicyName
 from heliostat_routing.siblings import TURN_SECONDS
+from heliostat_routing.wait_queue import place_of
 
 WINDOW = 8
 """Queued requests that are compared when an endpoint frees."""
@@ -81,7 +83,9 @@ class Dispatcher:
             why_not = "behind-older"
         elif _holds(pool) and not free & fleet.available:
             why_not = "all-busy"
-        if why_not is None:
+        if not eligible and flight.request.subset is not None:
+            self._reject(flight, RejectReason.NO_ENDPOINTS, 1.0, now)
+        elif why_not is None:
             pick = self._pick(flight, pool, free, now)
             if not self._go(flight, pick, now):
                 self._enqueue(flight, pick.explanation, now, pick)
@@ -195,7 +199,7 @@ class Dispatcher:
 
     def _eligible(self, flight: Flight) -> int:
         """The slots that work and can serve the request."""
-        return self._books.fleet.serving & flight.pool.holding(flight.request.adapter)
+        return eligible_slots(flight, self._books.fleet)
 
     def _untried(self, flight: Flight) -> int:
         """Of those, the slots that have not failed with it."""
@@ -211,7 +215,7 @@ class Dispatcher:
         if now >= flight.deadline:
             self._evict(flight, now)
             return
-        if len(pool.queue) >= pool.settings.queue_limit:
+        if flight.request.priority < 0 or not self._make_place(flight, now):
             self._reject(flight, RejectReason.QUEUE_FULL, _retry_after_seconds(pool), now)
             return
         if pick is None:
@@ -222,16 +226,28 @@ class Dispatcher:
             heappush(self._timers, (at, flight.ticket))
         self.out.append(Enqueue(flight.ticket, flight.deadline, why))
 
+    def _make_place(self, flight: Flight, now: float) -> bool:
+        """Whether the queue has a place: a full one gives up its last for a higher priority."""
+        pool, priority = flight.pool, flight.request.priority
+        if len(pool.queue) < pool.settings.queue_limit:
+            return True
+        last = pool.queue.last() if priority > 0 else None
+        if last is None or last.request.priority >= priority:
+            return False
+        self._evict(last, now, EvictReason.DISPLACED)
+        return True
+
     def _reject(
         self, flight: Flight, reason: RejectReason, retry_after_seconds: float, now: float
     ) -> None:
         self._books.close(flight, now)
         self.out.append(Reject(flight.ticket, reason, retry_after_seconds))
 
-    def _evict(self, flight: Flight, now: float) -> None:
+    def _evict(self, flight: Flight, now: float, reason: EvictReason | None = None) -> None:
         pool = flight.pool
         self._books.close(flight, now)
-        reason = EvictReason.DEADLINE_PASSED if pool.members else EvictReason.NO_ENDPOINTS
+        if reason is None:
+            reason = EvictReason.DEADLINE_PASSED if pool.members else EvictReason.NO_ENDPOINTS
         self.out.append(Evict(flight.ticket, reason, _retry_after_seconds(pool)))
 
     def _dispatch(self, flight: Flight, pick: Pick, now: float) -> None:
@@ -289,23 +305,27 @@ class Dispatcher:
 
     def _window(self, slot: int, pool: Pool) -> list[Flight]:
         """The queued requests that this endpoint could take now."""
-        if not self._books.fleet.available >> slot & 1:
+        fleet = self._books.fleet
+        if not fleet.available >> slot & 1:
             return []
 
-        def takes(adapter: str | None) -> bool:
-            return bool(pool.holding(adapter) >> slot & 1)
+        def takes(flight: Flight) -> bool:
+            return bool(eligible_slots(flight, fleet) >> slot & 1)
 
         return pool.queue.window(slot, takes, WINDOW)
 
     def _reserved(self, flight: Flight, now: float) -> int:
-        """The slot whose room is kept for an older request that has aged.
+        """The slots that are kept for a request that goes before this one.
 
-        Without that, requests that need little KV would for ever overtake one that needs much.
+        All that could serve one of a higher priority, or the one whose room is kept for an older
+        one that has aged: requests that need little KV would for ever overtake one that needs much.
         """
         oldest = next(iter(flight.pool.queue.oldest(1)), flight)
+        if oldest.request.priority > flight.request.priority:
+            return self._eligible(oldest)
         if oldest.reserves is None or now >= oldest.overdue_at:
             return 0
-        if (oldest.arrived_at, oldest.ticket) >= (flight.arrived_at, flight.ticket):
+        if place_of(oldest) >= place_of(flight):
             return 0
         return 1 << oldest.reserves
 

@@ -68,6 +68,12 @@ class RequestArrived:
     residency: frozenset[str] | None = None
     may_leave: bool = True
     """Whether whoever has asked can send it to another region."""
+    subset: frozenset[str] | None = None
+    """The endpoints that it may go to, by address; None: any."""
+    priority: int = 0
+    """Of queued requests those with the highest go first; one below zero is never queued."""
+    ttft_objective_seconds: float | None = None
+    """For this request, in place of its pool's."""
 
 
 @dataclass(frozen=True, slots=True)

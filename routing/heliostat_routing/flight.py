@@ -57,8 +57,11 @@ class Flight:
     """Once aged: the slot whose room is kept for it, so that small requests do not overtake it."""
 
     def objective_seconds(self, now: float) -> float:
-        """What is left of the pool's objective for the first token."""
-        return max(0.0, self.pool.settings.ttft_objective_seconds - (now - self.arrived_at))
+        """What is left of its objective for the first token: its own, else its pool's."""
+        objective_seconds = self.request.ttft_objective_seconds
+        if objective_seconds is None:
+            objective_seconds = self.pool.settings.ttft_objective_seconds
+        return max(0.0, objective_seconds - (now - self.arrived_at))
 
     @property
     def foreign(self) -> bool:

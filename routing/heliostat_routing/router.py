@@ -163,6 +163,8 @@ class Router:
         if request.hold_seconds is not None:
             patience_seconds = min(patience_seconds, request.hold_seconds)
             held_seconds = min(held_seconds, request.hold_seconds / 2)
+        if request.priority < 0:
+            held_seconds = 0.0
         flight = Flight(
             request,
             pool,

@@ -9,6 +9,7 @@ and their prefill; a request goes there where all that comes to less than the be
 
 from math import inf
 
+from heliostat_routing.eligibility import eligible_slots
 from heliostat_routing.explanation import Explanation, Explicable
 from heliostat_routing.flight import Flight
 from heliostat_routing.peers import Remote
@@ -82,10 +83,12 @@ class HeliostatPolicy:
         return Pick((), why, remote=remote)
 
     def choose(self, window: list[Flight], pool: Pool, slot: int, now: float) -> Choice:
-        """The oldest past the age bound, else the one with the greatest regret."""
+        """Of the highest priority: the oldest past the age bound, else the greatest regret."""
         best: tuple[float, Flight, Scored, list[Scored]] | None = None
         reluctant: list[Flight] = []
         for flight in window:
+            if best is not None and flight.request.priority < best[1].request.priority:
+                break
             costs = Costs(flight, pool, now)
             here = self._score_here(costs, flight, slot)
             takes, aged = self._takes(here, flight, now), now >= flight.aged_at
@@ -107,7 +110,7 @@ class HeliostatPolicy:
             return Choice(None, reluctant)
         _, flight, here, elsewhere = best
         rule = "age-bound" if now >= flight.aged_at else "greatest-regret"
-        eligible = self._world.fleet.serving & pool.holding(flight.request.adapter)
+        eligible = eligible_slots(flight, self._world.fleet)
         pick = self._take(rule, here, [here, *elsewhere], pool, eligible)
         return Choice((flight, pick), [])
 
@@ -125,7 +128,7 @@ class HeliostatPolicy:
 
     def _score_elsewhere(self, costs: Costs, flight: Flight, pool: Pool, slot: int) -> list[Scored]:
         world = self._world
-        others = world.fleet.serving & pool.holding(flight.request.adapter) & ~(1 << slot)
+        others = eligible_slots(flight, world.fleet) & ~(1 << slot)
         return score_candidates(costs, flight, pool, others, world) if others else []
 
     def _take(

@@ -7,6 +7,7 @@ from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 from heliostat_routing.bitmask import slot_from, slots
+from heliostat_routing.eligibility import eligible_slots
 from heliostat_routing.explanation import Explanation
 from heliostat_routing.flight import Flight
 from heliostat_routing.policies.policy import Choice, Pick, World
@@ -42,7 +43,7 @@ class _ImmediatePolicy(ABC):
     def choose(self, window: list[Flight], pool: Pool, slot: int, now: float) -> Choice:
         """The oldest, wherever the rule sends it."""
         flight = window[0]
-        eligible = self._fleet.serving & pool.holding(flight.request.adapter)
+        eligible = eligible_slots(flight, self._fleet)
         return Choice((flight, self.pick(flight, pool, eligible, now)), [])
 
     @abstractmethod
