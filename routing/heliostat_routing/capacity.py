@@ -34,19 +34,17 @@ class PoolCapacity:
     @property
     def serves(self) -> bool:
         """Whether any endpoint serves. What makes no sense is not believed, so it is none."""
-        quantities = (
-            self.free,
-            self.room,
-            self.queued,
-            self.start_seconds,
-            self.finish_seconds,
-            self.load,
-            self.prefill_tokens_per_second,
-            self.kv_capacity_tokens,
+        sane = (
+            0 <= self.free < inf
+            and 0 <= self.room < inf
+            and 0 <= self.queued < inf
+            and 0 <= self.start_seconds < inf
+            and 0 <= self.finish_seconds < inf
+            and 0 <= self.load < inf
+            and 0 < self.prefill_tokens_per_second < inf
+            and 0 < self.kv_capacity_tokens < inf
         )
-        sane = all(0 <= quantity < inf for quantity in quantities)
-        sane = sane and (self.adapters is None or isinstance(self.adapters, frozenset))
-        return sane and self.prefill_tokens_per_second > 0 and self.kv_capacity_tokens > 0
+        return sane and (self.adapters is None or isinstance(self.adapters, frozenset))
 
     def takes(self, adapter: str | None) -> bool:
         """Whether a request for this LoRA adapter, or for none, can be served."""

@@ -7,10 +7,10 @@ watcher has been told, whenever it can take it. A slow watcher costs nothing and
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from heliostat_extproc.federation.slots import OwnState, PoolState, Slot
-from heliostat_extproc.federation.state_pb2 import Heads, Pool, Received
+from heliostat_extproc.federation.slots import OwnState, Slot
+from heliostat_extproc.federation.state_pb2 import Heads, Received
 from heliostat_extproc.federation.state_pb2 import Slot as SlotMessage
-from heliostat_extproc.federation.state_wire import as_told, pool_message
+from heliostat_extproc.federation.state_wire import as_told, write_pool
 
 BATCH_BYTES = 256 * 1024
 """About how much of the state is told in one message; the rest follows in the next."""
@@ -31,8 +31,8 @@ class Publication:
         """Make this the state of this router."""
         if state == self._said:
             return
+        told = as_told(state, self.own.state, self._said)
         self._said = state
-        told = as_told(state, self.own.state)
         if told != self.own.state:
             self.own = replace(self.own, sequence=self.own.sequence + 1, state=told)
             self.version += 1
@@ -128,22 +128,17 @@ def slot_message(slot: Slot, told: Slot | None, region: str) -> SlotMessage:
         sequence=slot.sequence,
         region=region if told is None else "",
         whole=told is None,
-        pools=(
-            _pool_message(model, pool, before.pools.get(model))
-            for model, pool in state.pools.items()
-            if before.pools.get(model) is not pool
-        ),
         gone_models=[model for model in before.pools if model not in state.pools],
         received=_received(state.received, before.received),
     )
+    for model, pool in state.pools.items():
+        known = before.pools.get(model)
+        if known is not pool:
+            same = known is not None and known.capacity.adapters == pool.capacity.adapters
+            write_pool(message.pools.add(), model, pool, with_adapters=not same)
     if state.heads != before.heads:
         message.heads.CopyFrom(Heads(keys=state.heads))
     return message
-
-
-def _pool_message(model: str, pool: PoolState, before: PoolState | None) -> Pool:
-    known = before is not None and before.capacity.adapters == pool.capacity.adapters
-    return pool_message(model, pool, with_adapters=not known)
 
 
 def _received(now: Mapping[str, int], before: Mapping[str, int]) -> Iterable[Received]:

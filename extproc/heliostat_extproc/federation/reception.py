@@ -79,24 +79,25 @@ class Reception:
         pools = dict(before)
         for model in message.gone_models:
             pools.pop(model, None)
-        for pool in message.pools:
-            pools.pop(pool.model, None)
+        said = [(pool.model, pool) for pool in message.pools]
+        for model, _ in said:
+            pools.pop(model, None)
         adapters = sum(map(_count_adapters, pools.values()))
-        for pool in message.pools:
-            if not self._use(pool.model):
-                self._leave_out(pool.model)
+        for model, pool in said:
+            if not self._use(model):
+                self._leave_out(model)
                 continue
             try:
-                state = parse_pool(pool, before.get(pool.model))
+                state = parse_pool(pool, before.get(model))
             except StateError:
                 self.refused += 1
                 continue
             adapters += _count_adapters(state)
-            if pool.model in pools or len(pools) >= MOST_POOLS or adapters > MOST_ADAPTERS:
+            if model in pools or len(pools) >= MOST_POOLS or adapters > MOST_ADAPTERS:
                 adapters -= _count_adapters(state)
                 self.refused += 1
             else:
-                pools[pool.model] = state
+                pools[model] = state
         return pools
 
     def _leave_out(self, model: str) -> None:

@@ -5,6 +5,7 @@ Small changes of big numbers decide nothing, so they are not told.
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from operator import attrgetter
 from typing import Literal, get_args
 
 from heliostat_extproc.federation.protocol import (
@@ -34,35 +35,41 @@ _THREE_DIGITS = 1000
 _MICRO = 1_000_000
 _MILLI = 1000
 _NEEDED: tuple[_Number, ...] = get_args(_Number)
+_numbers = attrgetter(*_NEEDED)
 
 
 class StateError(ValueError):
     """A part of what a peer says makes no sense, or is too much."""
 
 
-def as_told(state: OwnState, before: OwnState) -> OwnState:
+_UNSAID = OwnState()
+
+
+def as_told(state: OwnState, before: OwnState, said: OwnState = _UNSAID) -> OwnState:
     """What readers get of this state: rounded, and within the bounds that they hold it to.
 
-    What is as it was before is the same object.
+    What is as it was before is the same object. `said` is the state that `before` was made of.
     """
-    pools = dict(islice(_told_pools(state.pools, before.pools), MOST_POOLS))
+    pools = dict(islice(_told_pools(state.pools, before.pools, said.pools), MOST_POOLS))
     received = {name: count for name, count in state.received.items() if count > 0}
     return OwnState(pools, state.heads[:MOST_HEADS], dict(islice(received.items(), MOST_ORIGINS)))
 
 
 def _told_pools(
-    pools: Mapping[str, PoolState], before: Mapping[str, PoolState]
+    pools: Mapping[str, PoolState], before: Mapping[str, PoolState], said: Mapping[str, PoolState]
 ) -> Iterator[tuple[str, PoolState]]:
     adapters_left = MOST_ADAPTERS
     for model, pool in pools.items():
+        known, adapters = before.get(model), pool.capacity.adapters
+        if known is not None and adapters is None and said.get(model) == pool:
+            yield model, known
+            continue
         if not (is_name(model) and pool.capacity.serves):
             continue
-        adapters = pool.capacity.adapters
         if adapters is not None:
             adapters = frozenset(sorted(filter(is_name, adapters))[:adapters_left])
             adapters_left -= len(adapters)
         told = PoolState(_rounded_capacity(pool.capacity, adapters), pool.draining)
-        known = before.get(model)
         yield model, known if known == told else told
 
 
@@ -88,27 +95,23 @@ def _rounded(quantity: float, most: int = MOST_COUNT) -> int:
     return min((number + unit // 2) // unit * unit, most)
 
 
-def pool_message(model: str, pool: PoolState, *, with_adapters: bool) -> Pool:
-    """Write a pool whose state is as told."""
-    capacity = pool.capacity
-    message = Pool(
-        model=model,
-        capacity=Capacity(
-            free=capacity.free,
-            room=capacity.room,
-            queued=capacity.queued,
-            start_microseconds=round(capacity.start_seconds * _MICRO),
-            finish_microseconds=round(capacity.finish_seconds * _MICRO),
-            load_thousandths=round(capacity.load * _MILLI),
-            prefill_tokens_per_second=round(capacity.prefill_tokens_per_second),
-            kv_capacity_tokens=capacity.kv_capacity_tokens,
-        ),
-        draining=pool.draining,
-    )
+def write_pool(message: Pool, model: str, pool: PoolState, *, with_adapters: bool) -> None:
+    """Write a pool whose state is as told into an empty message."""
+    # Field by field: a message that is made of keywords takes eight times as long.
+    message.model, message.draining = model, pool.draining
+    capacity, numbers = pool.capacity, message.capacity
+    numbers.free = capacity.free
+    numbers.room = capacity.room
+    numbers.queued = capacity.queued
+    numbers.start_microseconds = round(capacity.start_seconds * _MICRO)
+    numbers.finish_microseconds = round(capacity.finish_seconds * _MICRO)
+    numbers.load_thousandths = round(capacity.load * _MILLI)
+    numbers.prefill_tokens_per_second = round(capacity.prefill_tokens_per_second)
+    numbers.kv_capacity_tokens = capacity.kv_capacity_tokens
     if with_adapters:
         names = capacity.adapters
-        message.adapters.CopyFrom(Adapters(any=names is None, names=sorted(names or ())))
-    return message
+        message.adapters.any = names is None
+        message.adapters.names.extend(sorted(names or ()))
 
 
 def parse_pool(message: Pool, before: PoolState | None) -> PoolState:
@@ -135,27 +138,20 @@ def _parse_adapters(message: Adapters) -> frozenset[str] | None:
 def _parse_capacity(message: Capacity, adapters: frozenset[str] | None) -> PoolCapacity:
     if not all(map(message.HasField, _NEEDED)):
         raise StateError("a capacity lacks a number")
-    counts = (
-        message.free,
-        message.room,
-        message.queued,
-        message.load_thousandths,
-        message.prefill_tokens_per_second,
-        message.kv_capacity_tokens,
-    )
-    longest = max(message.start_microseconds, message.finish_microseconds)
-    if max(counts) > MOST_COUNT or longest > LONGEST_MICROSECONDS:
+    free, room, queued, start, finish, load, prefill, kv_capacity = _numbers(message)
+    counted = max(free, room, queued, load, prefill, kv_capacity)
+    if counted > MOST_COUNT or max(start, finish) > LONGEST_MICROSECONDS:
         raise StateError("a number is not sane")
-    if not (message.prefill_tokens_per_second and message.kv_capacity_tokens):
+    if not (prefill and kv_capacity):
         raise StateError("a pool cannot serve")
     return PoolCapacity(
-        free=message.free,
-        room=message.room,
-        queued=message.queued,
-        start_seconds=message.start_microseconds / _MICRO,
-        finish_seconds=message.finish_microseconds / _MICRO,
-        load=message.load_thousandths / _MILLI,
-        prefill_tokens_per_second=float(message.prefill_tokens_per_second),
-        kv_capacity_tokens=message.kv_capacity_tokens,
+        free=free,
+        room=room,
+        queued=queued,
+        start_seconds=start / _MICRO,
+        finish_seconds=finish / _MICRO,
+        load=load / _MILLI,
+        prefill_tokens_per_second=float(prefill),
+        kv_capacity_tokens=kv_capacity,
         adapters=adapters,
     )

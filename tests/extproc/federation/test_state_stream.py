@@ -20,7 +20,7 @@ from heliostat_extproc.federation.reception import Reception, RegionView
 from heliostat_extproc.federation.slots import OwnState, PoolState, Slot
 from heliostat_extproc.federation.state_pb2 import Capacity, Pool, WatchResponse
 from heliostat_extproc.federation.state_pb2 import Slot as SlotMessage
-from heliostat_extproc.federation.state_wire import as_told, pool_message
+from heliostat_extproc.federation.state_wire import as_told, write_pool
 from heliostat_routing.capacity import PoolCapacity
 
 REGION = "europe"
@@ -289,7 +289,8 @@ def test_a_name_that_is_none_is_refused(model: str) -> None:
 
 def test_what_is_too_much_is_left_out() -> None:
     """However much a peer says, a bounded part of it is kept."""
-    pool = pool_message("m", PoolState(CAPACITY), with_adapters=True)
+    pool = Pool()
+    write_pool(pool, "m", PoolState(CAPACITY), with_adapters=True)
     pools = [Pool.FromString(pool.SerializeToString()) for _ in range(MOST_POOLS + 10)]
     for number, it in enumerate(pools):
         it.model = f"m{number}"
