@@ -1,0 +1,1 @@
+"""Tenants: who may ask, for how much, and where it may be served."""
