@@ -1,7 +1,8 @@
 """The admin interface over HTTP: metrics, health and what the router believes, for operators."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -32,10 +33,12 @@ class AdminSources:
     is_ready: Callable[[], bool]
     endpoints: Callable[[], EndpointsReport]
     peers: Callable[[], PeersReport]
+    requests: Callable[[str | None, int], Sequence[dict[str, Any]]]
+    """The stories of the requests of this id, or of so many of the latest."""
 
 
 def build_admin(sources: AdminSources) -> web.Application:
-    """Build the application: /metrics, /healthz, /readyz, /pools, /endpoints, /peers."""
+    """Build the application: /metrics, /healthz, /readyz, /pools, /endpoints, /peers, /requests."""
 
     async def metrics(_request: web.Request) -> web.Response:
         page = generate_latest(sources.registry)
@@ -59,6 +62,13 @@ def build_admin(sources: AdminSources) -> web.Application:
     async def peers(_request: web.Request) -> web.Response:
         return web.json_response(asdict(sources.peers()))
 
+    async def requests(request: web.Request) -> web.Response:
+        most = request.query.get("most", "10")
+        if not (most.isascii() and most.isdecimal() and len(most) < 6):
+            return web.json_response({"error": "`most` must be a number"}, status=400)
+        told = sources.requests(request.query.get("id"), int(most))
+        return web.json_response({"requests": told})
+
     application = web.Application()
     application.add_routes(
         [
@@ -68,6 +78,7 @@ def build_admin(sources: AdminSources) -> web.Application:
             web.get("/pools", pools),
             web.get("/endpoints", endpoints),
             web.get("/peers", peers),
+            web.get("/requests", requests),
         ]
     )
     return application

@@ -78,6 +78,15 @@ class Conversation:
         self.finished = False
         self.outcome: Outcome | Reason = Outcome.CLIENT_LEFT
         self.pool = ""
+        self.model = ""
+        """As the engines know it, once it is known."""
+        self.request_id = ""
+        self.traceparent = ""
+
+    @property
+    def ticket(self) -> int:
+        """The request's ticket."""
+        return self._ticket
 
     def answer(self, word: Verdict | Enqueue, now: float) -> bytes:
         """Put the core's word in Envoy's terms. After `Enqueue` one more word follows."""

@@ -19,6 +19,7 @@ from heliostat_extproc.discovery.catalog import Resolution, ServedModel
 from heliostat_extproc.errors import InputError, Reason, answer_for_input
 from heliostat_extproc.ext_proc_wire import CONTINUE, immediate_response
 from heliostat_extproc.federation.region import Region
+from heliostat_extproc.observing.trace_context import TRACEPARENT
 from heliostat_extproc.request_body import read_request
 from heliostat_extproc.request_head import (
     RegionOf,
@@ -29,6 +30,7 @@ from heliostat_extproc.request_head import (
     read_length,
     read_path,
     read_peer_terms,
+    read_request_id,
 )
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
 from heliostat_routing.events import RequestArrived
@@ -129,6 +131,8 @@ class Exchange(Conversation):
         method, path = head.get(":method", ""), read_path(head)
         self._api = APIS.get(path)
         if self._api is not None:
+        self.request_id = read_request_id(head)
+        self.traceparent = head.get(TRACEPARENT, "")
             self._content_type = head.get("content-type", "")
             self._terms = self._read_terms(head)
             _check_method(method, ("POST",), path)
@@ -202,7 +206,7 @@ class Exchange(Conversation):
         digest = request.digest(resolved.model, resolved.adapter)
         self.phase = Phase.ASKED
         self.turned_away = None
-        self.pool = resolved.pool
+        self.pool, self.model = resolved.pool, resolved.served_name
         return Question(
             RequestArrived(
                 ticket=self._ticket,

@@ -10,37 +10,58 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 import structlog
 
-from heliostat_extproc.conversation import Conversation, Outcome, Phase, ProtocolError, Sender
+from heliostat_extproc.conversation import (
+    Answer,
+    Conversation,
+    Outcome,
+    Phase,
+    ProtocolError,
+    Sender,
+)
 from heliostat_extproc.discovery.catalog import NotSyncedError
 from heliostat_extproc.driver import FallOpen, RouterDriver, Verdict
+from heliostat_extproc.endpoint_picker.exchange import PickerExchange
 from heliostat_extproc.envoy import wire
-from heliostat_extproc.errors import Reason
 from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Question
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
 from heliostat_extproc.given_back import GivenBack, ReturnExchange
+from heliostat_extproc.observing.trace_context import TRACEPARENT
 from heliostat_routing.commands import Enqueue, Reject, RejectReason
-from heliostat_routing.events import ForwardTurnedAway
+from heliostat_routing.events import ForwardTurnedAway, RequestArrived
 
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """The largest request body; the same as Envoy's own limit."""
 
-_ENTRANCES: dict[str | bytes, wire.Entrance] = {
-    entrance.value: entrance for entrance in wire.Entrance
-}
+_ENTRANCES: dict[str, wire.Entrance] = {entrance.value: entrance for entrance in wire.Entrance}
 _log = structlog.get_logger(__name__)
 
 _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class RequestObserver(Protocol):
-    """Watches requests, for metrics."""
+    """Watches requests, for metrics, logs and traces."""
 
-    def on_finished(self, pool: str, outcome: Outcome | Reason) -> None:
-        """Count a request; `pool` is empty where it named no model that exists."""
+    @property
+    def follows_traces(self) -> bool:
+        """Whether the trace context of requests matters."""
         ...
 
-    def on_held(self, pool: str, seconds: float) -> None:
+    def on_asked(
+        self, arrival: RequestArrived, conversation: Conversation, traceparent: str
+    ) -> None:
+        """Note a request, just before the core is asked about it."""
+        ...
+
+    def on_held(self, conversation: Conversation, seconds: float) -> None:
         """Note how long a request was held."""
+        ...
+
+    def on_returned(self, conversation: Conversation) -> None:
+        """Note what has come of a request that had come back."""
+        ...
+
+    def on_finished(self, conversation: Conversation, *, own_envoy: bool) -> None:
+        """Note the end of a request's stream; the log of our own Envoy tells more."""
         ...
 
     def on_protocol_error(self) -> None:
@@ -74,7 +95,7 @@ class ExtProcServicer:
 
         async def process(_messages: object, context: _Context) -> None:
             entrance = _entrance(context) if own_envoy else wire.Entrance.CLIENTS
-            await self._serve(context, sender, entrance)
+            await self._serve(context, sender, entrance, own_envoy=own_envoy)
 
         method = grpc.stream_stream_rpc_method_handler(process)
         return grpc.method_handlers_generic_handler(PROCESSOR_SERVICE, {"Process": method})
@@ -85,21 +106,43 @@ class ExtProcServicer:
         for task in self._idle:
             task.cancel()
 
-    async def _serve(self, context: _Context, sender: Sender, entrance: wire.Entrance) -> None:
+    async def _serve(
+        self, context: _Context, sender: Sender, entrance: wire.Entrance, *, own_envoy: bool
+    ) -> None:
         """Serve one stream: a request, or its return from a peer."""
         if entrance is wire.Entrance.RETURN:
-            await self._converse(ReturnExchange(sender), context)
+            returned = ReturnExchange(sender)
+            try:
+                await self._converse(returned, context)
+            finally:
+                self._observer.on_returned(returned)
             return
-        ticket = self._driver.next_ticket()
-        from_peer = entrance is wire.Entrance.FEDERATION
-        exchange = Exchange(ticket, self._directory, self._settings, sender, from_peer=from_peer)
+        exchange = self._open(sender, entrance, own_envoy=own_envoy)
         try:
             await self._converse(exchange, context)
         finally:
-            self._driver.finish(ticket)
+            self._tell_end(exchange)
+            self._driver.finish(exchange.ticket)
             if exchange.turned_away is not None:
                 self._driver.submit(ForwardTurnedAway(exchange.turned_away))
-            self._observer.on_finished(exchange.pool, exchange.outcome)
+            self._observer.on_finished(exchange, own_envoy=own_envoy)
+
+    def _open(self, sender: Sender, entrance: wire.Entrance, *, own_envoy: bool) -> Exchange:
+        ticket, now = self._driver.next_ticket(), asyncio.get_running_loop().time
+        if not own_envoy:
+            return PickerExchange(ticket, self._directory, self._settings, sender, now)
+        from_peer = entrance is wire.Entrance.FEDERATION
+        return Exchange(ticket, self._directory, self._settings, sender, from_peer=from_peer)
+
+    def _tell_end(self, exchange: Exchange) -> None:
+        if isinstance(exchange, PickerExchange):
+            exchange.end()
+            self._tell(exchange)
+
+    def _tell(self, exchange: PickerExchange) -> None:
+        """Tell the core what a gateway of others has said of an answer."""
+        for event in exchange.take_told():
+            self._driver.submit(event)
 
     async def _converse(self, exchange: Exchange | ReturnExchange, context: _Context) -> None:
         """Answer until the HTTP exchange ends, or cannot be gone on with."""
@@ -130,11 +173,23 @@ class ExtProcServicer:
             if isinstance(answer, Question | GivenBack):
                 if isinstance(exchange, ReturnExchange):
                     self._resume(exchange)
+                if isinstance(answer, Question):
+                    self._observer.on_asked(
+                        answer.arrival, exchange, self._traceparent(exchange, context)
+                    )
                 word = await self._ask(exchange, self._begin(answer), inbox, context)
                 if word is None:
                     return
                 answer = exchange.answer(word, asyncio.get_running_loop().time())
-            await context.write(answer)
+            elif isinstance(exchange, PickerExchange):
+                self._tell(exchange)
+            await _write(answer, context)
+
+    def _traceparent(self, exchange: Conversation, context: _Context) -> str:
+        """Take the trace context of Envoy's call, else that of the request, where it matters."""
+        if not self._observer.follows_traces:
+            return ""
+        return _metadata(context, TRACEPARENT) or exchange.traceparent
 
     def _resume(self, exchange: ReturnExchange) -> None:
         """Tell the conversation of the request that has come back, if it is known."""
@@ -166,19 +221,20 @@ class ExtProcServicer:
             return word
         now = asyncio.get_running_loop().time
         held_at = now()
-        await context.write(exchange.answer(word, held_at))
+        await _write(exchange.answer(word, held_at), context)
         verdict = asyncio.ensure_future(self._driver.verdict(word))
         try:
-            await asyncio.wait((verdict, inbox.peek()), return_when=asyncio.FIRST_COMPLETED)
-            if verdict.done():
-                return verdict.result()
-            message = await inbox.read()
-            if message is not None:
-                raise ProtocolError("a message while the request is held")
-            return None
+            while True:
+                await asyncio.wait((verdict, inbox.peek()), return_when=asyncio.FIRST_COMPLETED)
+                if verdict.done():
+                    return verdict.result()
+                message = await inbox.read()
+                if message is None:
+                    return None
+                exchange.receive_while_held(message)
         finally:
             verdict.cancel()
-            self._observer.on_held(exchange.pool, now() - held_at)
+            self._observer.on_held(exchange, now() - held_at)
 
     async def _idle_read(self, inbox: "_Inbox") -> bytes | None:
         """Wait for the end of the HTTP exchange; None where we end the stream ourselves."""
@@ -196,12 +252,26 @@ class ExtProcServicer:
             self._idle.discard(task)
 
 
+async def _write(answer: Answer, context: _Context) -> None:
+    if isinstance(answer, bytes):
+        await context.write(answer)
+        return
+    for message in answer:
+        await context.write(message)
+
+
 def _entrance(context: _Context) -> wire.Entrance:
     """Say by which of Envoy's listeners the request has come; that of clients without a word."""
+    told = _metadata(context, wire.ENTRANCE_METADATA)
+    return _ENTRANCES.get(told, wire.Entrance.CLIENTS)
+
+
+def _metadata(context: _Context, wanted: str) -> str:
+    """Take what Envoy says beside its messages; empty where it says nothing of this name."""
     for key, value in context.invocation_metadata() or ():
-        if key == wire.ENTRANCE_METADATA:
-            return _ENTRANCES.get(value, wire.Entrance.CLIENTS)
-    return wire.Entrance.CLIENTS
+        if key == wanted and isinstance(value, str):
+            return value
+    return ""
 
 
 class _Inbox:

@@ -62,11 +62,6 @@ class ReturnExchange(Conversation):
         self.phase = Phase.ASKED
         return GivenBack(self._ticket)
 
-    @property
-    def ticket(self) -> int:
-        """The request's ticket, once its headers have been read."""
-        return self._ticket
-
     def resume(self, pool: str, residencies: Iterable[frozenset[str]]) -> None:
         """Go by what the router knows of the request, rather than by its headers."""
         self.pool = pool

@@ -33,6 +33,10 @@ from heliostat_extproc.federation.core_state import FederatedCore
 from heliostat_extproc.federation.declared_in_vain import excluded_pools, unreached_peers
 from heliostat_extproc.listeners import ListenError, Listeners, PickerAddress
 from heliostat_extproc.membership import Membership, MembershipSettings
+from heliostat_extproc.observing.access_log_file import AccessLogFile
+from heliostat_extproc.observing.kept_requests import KeepSettings
+from heliostat_extproc.observing.observation import Observation
+from heliostat_extproc.observing.trace_settings import TraceSettings
 from heliostat_extproc.pool_sync import PoolSync
 from heliostat_extproc.scraper import Scraper, ScrapeSettings
 from heliostat_extproc.telemetry import Telemetry
@@ -74,6 +78,10 @@ class RouterSettings:
     drain_seconds: float = 30.0
     """How long held requests may wait for an endpoint once the router is told to stop."""
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
+    keep: KeepSettings = field(default_factory=KeepSettings)
+    """Which requests can be explained afterwards."""
+    traces: TraceSettings | None = None
+    """Where decisions are told of as spans."""
     membership: MembershipSettings | None = None
     """Its region and its way to others; None: it has neither peers nor siblings."""
 
@@ -86,11 +94,24 @@ class RouterProcess:
     """A running router; made by `run_router`."""
 
     def __init__(
-        self, settings: RouterSettings, core: RouterCore, recorder: Recorder | None = None
+        self,
+        settings: RouterSettings,
+        core: RouterCore,
+        recorder: Recorder | None = None,
+        access_log: AccessLogFile | None = None,
     ) -> None:
         self._settings = settings
         self.telemetry = Telemetry(lambda: core.views(asyncio.get_running_loop().time()))
-        recorders = () if recorder is None else (recorder,)
+        name = "" if settings.membership is None else settings.membership.region.router
+        self.observation = Observation(
+            self.telemetry,
+            keep=settings.keep,
+            access_log=access_log,
+            traces=settings.traces,
+            router=name,
+        )
+        journal = self.observation.journal
+        recorders = (journal,) if recorder is None else (journal, recorder)
         self.driver = RouterDriver(core, observer=self.telemetry, recorders=recorders)
         self.ads = AdsServer(
             lambda addresses: self.pools.on_acked(addresses), _resource_settings(settings)
@@ -98,11 +119,11 @@ class RouterProcess:
         self._peering = NO_PEERING
         self._pool_addresses: Mapping[str, Sequence[str]] | None = None
         self.pools = PoolSync(self.driver, self._publish_pools, policy=settings.policy)
-        self.access_log = AccessLogServer(self._on_log_event)
+        self.access_log = AccessLogServer(self._on_log_event, journal.on_measured)
         self._engine_key = _read_engine_key(settings.engine_key_file)
         self.membership = self._join(settings.membership, core)
         self.ext_proc = ExtProcServicer(
-            self.driver, self.pools, self.telemetry, self._exchange_settings()
+            self.driver, self.pools, self.observation, self._exchange_settings()
         )
         self.scraper = self._build_scraper()
         self.telemetry.watch_envoy(self.ads, self.access_log)
@@ -191,6 +212,7 @@ class RouterProcess:
         self._write_envoy_files()
         self._admin = await self._start_admin()
         loops = [self._follow_pools(), self.scraper.run(), self._sweep()]
+        loops += self.observation.loops()
         if self._engine_key is not None:
             loops.append(self._engine_key.follow())
         if self.membership is not None:
@@ -263,6 +285,7 @@ class RouterProcess:
             is_ready=lambda: self.is_ready,
             endpoints=self.pools.report,
             peers=self._report_peers,
+            requests=self.observation.stories,
         )
         host, port = self._settings.admin_host, self._settings.admin_port
         try:
@@ -309,6 +332,7 @@ class RouterProcess:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.pools.sweep()
+            self.observation.journal.sweep()
             if self.membership is not None:
                 self.membership.peers.sweep()
 
@@ -335,11 +359,14 @@ def _read_engine_key(file: Path | None) -> EngineKey | None:
 
 @asynccontextmanager
 async def run_router(
-    settings: RouterSettings, core: RouterCore, recorder: Recorder | None = None
+    settings: RouterSettings,
+    core: RouterCore,
+    recorder: Recorder | None = None,
+    access_log: AccessLogFile | None = None,
 ) -> AsyncIterator[RouterProcess]:
     """Run a router within this context; on leaving it stops at once (`drain` before for more)."""
     async with AsyncExitStack() as stack:
-        router = RouterProcess(settings, core, recorder)
+        router = RouterProcess(settings, core, recorder, access_log)
         stack.push_async_callback(router.stop)
         await router.start()
         yield router

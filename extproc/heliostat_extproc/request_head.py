@@ -14,7 +14,12 @@ from heliostat_extproc.envoy import wire
 from heliostat_extproc.errors import InputError, Reason
 from heliostat_extproc.ext_proc_wire import LONGEST_HOLD_SECONDS
 from heliostat_extproc.federation.identity import parse_identity
+from heliostat_extproc.observing.trace_context import TRACEPARENT
 
+REQUEST_ID_HEADER = "x-request-id"
+"""Envoy sets it where the client has not, and returns it."""
+LONGEST_REQUEST_ID = 128
+"""Characters of it that are kept."""
 MOST_RESIDENCY_NAMES = 64
 """In one rule."""
 MOST_RESIDENCY_RULES = 2
@@ -24,6 +29,7 @@ RegionOf = Callable[[str], str | None]
 """Says which peer's region has this identity; None where it is no peer's."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_INVISIBLE = re.compile(r"[^!-~]")
 _ROUTER = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _WANTED = frozenset(
     (
@@ -31,6 +37,8 @@ _WANTED = frozenset(
         ":path",
         "content-length",
         "content-type",
+        REQUEST_ID_HEADER,
+        TRACEPARENT,
         wire.TICKET_HEADER,
         wire.POOL_HEADER,
         wire.ORIGIN_HEADER,
@@ -66,6 +74,12 @@ def read_head(headers: Any) -> dict[str, str]:
 def read_path(head: dict[str, str]) -> str:
     """Take the path without its query."""
     return head.get(":path", "").partition("?")[0]
+
+
+def read_request_id(head: dict[str, str]) -> str:
+    """Take the request's id as it is shown: cut, and without what is no visible ASCII."""
+    text = head.get(REQUEST_ID_HEADER, "")[:LONGEST_REQUEST_ID]
+    return _INVISIBLE.sub("?", text)
 
 
 def read_length(head: dict[str, str]) -> int:

@@ -24,6 +24,8 @@ from heliostat_extproc.federation.region import Region
 from heliostat_extproc.federation.region_certificate import CertificateFolder
 from heliostat_extproc.listeners import PickerAddress
 from heliostat_extproc.membership import MembershipSettings
+from heliostat_extproc.observing.access_log_file import access_log_to
+from heliostat_extproc.observing.trace_settings import TraceSettings
 from heliostat_extproc.process import RouterProcess, RouterSettings, run_router
 from heliostat_extproc.scraper import ScrapeSettings
 from heliostat_routing.router import Router
@@ -65,6 +67,8 @@ class Engine:
     waiting_requests: int = 0
     release: asyncio.Event = field(default_factory=asyncio.Event)
     """Answers wait for it."""
+    overloaded: bool = False
+    """Answers are 503."""
     served: int = 0
     aborted: int = 0
     """Requests whose connection was closed before they were answered."""
@@ -74,6 +78,8 @@ class Engine:
     async def on_chat(self, request: web.Request) -> web.StreamResponse:
         self.last_body = await request.json()
         self.last_headers = {key.lower(): value for key, value in request.headers.items()}
+        if self.overloaded:
+            return web.Response(status=503)
         try:
             return await self._answer(request)
         except (asyncio.CancelledError, ConnectionError):
@@ -91,6 +97,9 @@ class Engine:
         await response.write(b'data: {"choices":[{"delta":{"content":"one"}}]}\n\n')
         await self.release.wait()
         await response.write(b'data: {"choices":[{"delta":{"content":"two"}}]}\n\n')
+        if self.last_body.get("stream_options", {}).get("include_usage"):
+            told = {"model": self.last_body["model"], "choices": [], "usage": usage}
+            await response.write(f"data: {json.dumps(told)}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         self.served += 1
         return response
@@ -250,6 +259,8 @@ async def run_gateway(
         folder.mkdir()
         settings = RouterSettings(
             discovery=FolderDiscovery(folder),
+    traces: TraceSettings | None = None,
+    access_log: Path | None = None,
             socket=directory / "router.sock",
             admin_port=0,
             body_limit_bytes=BODY_LIMIT_BYTES,
@@ -257,6 +268,7 @@ async def run_gateway(
             engine_key_file=engine_key_file,
             picker=picker,
             scrape=SCRAPE,
+            traces=traces,
             membership=_membership(region, certificates, directory / "router.sock"),
         )
         port = find_free_port()
@@ -269,9 +281,11 @@ async def run_gateway(
                 listen_port=port,
                 body_limit_bytes=BODY_LIMIT_BYTES,
                 federation=None if settings.membership is None else settings.membership.envoy,
+                traces=traces,
             )
 
-        router = await stack.enter_async_context(run_router(settings, Router()))
+        lines = stack.enter_context(access_log_to(access_log))
+        router = await stack.enter_async_context(run_router(settings, Router(), access_log=lines))
         process_settings = ProcessSettings(concurrency=1)
         envoy = await stack.enter_async_context(EnvoyProcess(bootstrap, process_settings))
         async with asyncio.timeout(30):
@@ -285,7 +299,7 @@ async def run_gateway(
         yield Gateway(url, folder, router, envoy, client, federation_port)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_gateway() -> Callable[..., AbstractAsyncContextManager[Gateway]]:
     """Run a gateway with settings of one's own, within a context."""
     return run_gateway

@@ -47,6 +47,7 @@ from heliostat_extproc.envoy.entrances import connection_manager
 from heliostat_extproc.envoy.federation_listeners import federation_listeners, internal_listeners
 from heliostat_extproc.envoy.readiness import readiness_listener
 from heliostat_extproc.envoy.settings import BootstrapSettings
+from heliostat_extproc.envoy.tracing import collector_cluster
 from heliostat_extproc.envoy.wire import Entrance
 
 __all__ = ["BootstrapSettings", "bootstrap_json", "build_bootstrap"]
@@ -82,6 +83,8 @@ def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
         names.append(STATE_CLUSTER)
         extensions.append(internal_listeners())
     clusters = [router_cluster(name, settings.router_socket) for name in names]
+    if settings.traces is not None:
+        clusters.append(collector_cluster(settings.traces))
     return Bootstrap(
         node=Node(id=settings.node_id, cluster="heliostat"),
         admin=Admin(address=_admin_address(settings.admin)),

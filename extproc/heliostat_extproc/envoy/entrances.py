@@ -61,6 +61,7 @@ from heliostat_extproc.envoy.control_plane import ads_source, router_service
 from heliostat_extproc.envoy.local_replies import local_reply_config
 from heliostat_extproc.envoy.response_filters import stream_error_filter, token_usage_filter
 from heliostat_extproc.envoy.settings import BootstrapSettings
+from heliostat_extproc.envoy.tracing import give_request_id, trace
 from heliostat_extproc.envoy.wire import Entrance
 
 EXT_PROC = "envoy.filters.http.ext_proc"
@@ -88,7 +89,6 @@ def connection_manager(entrance: Entrance, settings: BootstrapSettings) -> Filte
         local_reply_config=local_reply_config(),
         access_log=[_request_log(settings)],
         use_remote_address=True,
-        generate_request_id=False,
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         stream_idle_timeout=timedelta(0),
         request_headers_timeout=timedelta(seconds=settings.request_headers_timeout_seconds),
@@ -97,6 +97,9 @@ def connection_manager(entrance: Entrance, settings: BootstrapSettings) -> Filte
         normalize_path=True,
         merge_slashes=True,
     )
+    give_request_id(manager)
+    if settings.traces is not None:
+        trace(manager, settings.traces)
     match entrance:
         case Entrance.CLIENTS:
             manager.early_header_mutation_extensions = [early_mutation(_strip_untrusted())]

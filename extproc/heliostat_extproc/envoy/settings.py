@@ -5,6 +5,7 @@ from pathlib import Path
 
 from heliostat_extproc.envoy.client_tls import ClientTls
 from heliostat_extproc.envoy.federation import FederationSettings
+from heliostat_extproc.observing.trace_settings import TraceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +43,7 @@ class BootstrapSettings:
     """For a client that never ends its headers."""
     request_timeout_seconds: float = 300.0
     """For a client that never ends its body."""
+    traces: TraceSettings | None = None
+    """Where Envoy tells of its spans; None: nowhere, and trace contexts go through as they are."""
     runtime: dict[str, object] = field(default_factory=dict)
     """Envoy runtime flags to add."""

@@ -10,6 +10,7 @@ from heliostat_extproc.envoy.active_requests import REQUEST_STATS, STATE_STREAMS
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
 from heliostat_extproc.envoy.client_tls import ClientTls, sds_json
 from heliostat_extproc.envoy.federation import FederationSettings
+from heliostat_extproc.observing.trace_settings import TraceSettings
 
 _DRAIN_BODY = Path(__file__).with_name("drain.sh")
 
@@ -33,6 +34,8 @@ class SidecarSettings:
     tls_port: int = 8443
     federation: FederationSettings | None = None
     """How other gateways come in; its sockets are as Envoy sees them."""
+    traces: TraceSettings | None = None
+    """Where Envoy tells of its spans."""
     drain_seconds: float = 30.0
     """How long requests in flight may take to end."""
 
@@ -52,6 +55,7 @@ def sidecar_files(settings: SidecarSettings) -> dict[str, str]:
             client_tls=tls,
             ready_port=settings.ready_port,
             federation=settings.federation,
+            traces=settings.traces,
         )
     )
     return files
