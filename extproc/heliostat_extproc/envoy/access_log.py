@@ -4,6 +4,7 @@ Entries come in batches and out of the request's path. They are joined to a requ
 that the router wrote into its dynamic metadata, never by anything a client can set.
 """
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import grpc.aio
@@ -135,7 +136,8 @@ def parse_outcome(entry: HTTPAccessLogEntry, usage: TokenUsage = NO_USAGE) -> Ou
     """Tell whose doing the end of a request was.
 
     A stream may carry an error with a status of its own after a 200, or end without a token: then
-    that counts. Answers that are no streams, like embeddings, need no output tokens.
+    that counts. Answers that are no streams, like embeddings, need no output tokens. An engine has
+    nothing to redirect to and nothing to upgrade to: what is neither 2xx nor 4xx has failed.
     """
     flags = entry.common_properties.response_flags
     if flags.downstream_connection_termination or flags.downstream_remote_reset:
@@ -144,9 +146,10 @@ def parse_outcome(entry: HTTPAccessLogEntry, usage: TokenUsage = NO_USAGE) -> Ou
     without_output = status == 200 and (
         not entry.response.response_body_bytes or (_is_stream(entry) and usage.output_tokens == 0)
     )
-    if status >= 500 or _upstream_failed(flags) or without_output:
-        return Outcome.ENGINE_FAILED
-    return Outcome.REFUSED if status >= 400 else Outcome.SERVED
+    if 400 <= status < 500 and not _upstream_failed(flags):
+        return Outcome.REFUSED
+    served = 200 <= status < 300 and not _upstream_failed(flags) and not without_output
+    return Outcome.SERVED if served else Outcome.ENGINE_FAILED
 
 
 def _stream_error(entry: HTTPAccessLogEntry) -> int | None:
@@ -154,7 +157,10 @@ def _stream_error(entry: HTTPAccessLogEntry) -> int | None:
     metadata = entry.common_properties.metadata.filter_metadata.get(wire.STREAM_NAMESPACE)
     if metadata is None or wire.STREAM_ERROR_KEY not in metadata.fields:
         return None
-    return int(metadata.fields[wire.STREAM_ERROR_KEY].number_value)
+    code = metadata.fields[wire.STREAM_ERROR_KEY].number_value
+    if not math.isfinite(code):
+        raise MalformedEntryError(f"stream error {code}")
+    return int(code)
 
 
 def _is_stream(entry: HTTPAccessLogEntry) -> bool:

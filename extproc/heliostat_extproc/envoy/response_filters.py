@@ -1,28 +1,18 @@
 """The filters that read answers on their way, for the access log; they hold and change nothing."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import betterproto2
-from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig
-from envoy_data_plane.envoy.extensions.content_parsers.json.v3 import (
-    JsonContentParser,
-    JsonContentParserRuleConfig,
-)
-from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import (
-    JsonToMetadataKeyValuePair,
-    JsonToMetadataRule,
-    JsonToMetadataSelector,
-    JsonToMetadataValueType,
-)
-from envoy_data_plane.envoy.extensions.filters.http.sse_to_metadata.v3 import (
-    SseToMetadata,
-    SseToMetadataProcessingRules,
-)
+from envoy_data_plane.envoy.config.core.v3 import DataSource
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.google.protobuf import Any, Struct
 from envoy_data_plane.message_pool import default_message_pool
 
 from heliostat_extproc.envoy import wire
+
+_STREAM_ERROR_SCRIPT = Path(__file__).with_name("stream_error.lua")
 
 
 @dataclass(eq=False, repr=False)
@@ -55,19 +45,8 @@ def token_usage_filter() -> HttpFilter:
 
 def stream_error_filter() -> HttpFilter:
     """Read the code of an error that comes as an event of a stream."""
-    error_code = JsonToMetadataRule(
-        selectors=[JsonToMetadataSelector(key="error"), JsonToMetadataSelector(key="code")],
-        on_present=JsonToMetadataKeyValuePair(
-            metadata_namespace=wire.STREAM_NAMESPACE,
-            key=wire.STREAM_ERROR_KEY,
-            type=JsonToMetadataValueType.NUMBER,
-        ),
+    names = f'local namespace, key = "{wire.STREAM_NAMESPACE}", "{wire.STREAM_ERROR_KEY}"\n'
+    script = DataSource(inline_string=names + _STREAM_ERROR_SCRIPT.read_text())
+    return HttpFilter(
+        name="envoy.filters.http.lua", typed_config=Any.pack(Lua(default_source_code=script))
     )
-    parser = JsonContentParser(rules=[JsonContentParserRuleConfig(rule=error_code)])
-    rules = SseToMetadataProcessingRules(
-        content_parser=TypedExtensionConfig(
-            name="envoy.content_parsers.json", typed_config=Any.pack(parser)
-        )
-    )
-    config = SseToMetadata(response_rules=rules)
-    return HttpFilter(name="envoy.filters.http.sse_to_metadata", typed_config=Any.pack(config))

@@ -29,6 +29,8 @@ def entry(status: int = 200, body_bytes: int = 10, flag: str = "") -> HTTPAccess
         (entry(status=400), Outcome.REFUSED),
         (entry(status=404, body_bytes=0), Outcome.REFUSED),
         (entry(status=500), Outcome.ENGINE_FAILED),
+        (entry(status=101), Outcome.ENGINE_FAILED),
+        (entry(status=307), Outcome.ENGINE_FAILED),
         (entry(body_bytes=0), Outcome.ENGINE_FAILED),
         (entry(flag="upstream_connection_termination"), Outcome.ENGINE_FAILED),
         (entry(flag="upstream_remote_reset"), Outcome.ENGINE_FAILED),
@@ -76,16 +78,21 @@ def test_entries_without_meaning_are_counted_and_skipped() -> None:
     events: list[Event] = []
     server = AccessLogServer(events.append)
     unjoined, bad_ticket, hostless, good = (HTTPAccessLogEntry() for _ in range(4))
+    codeless = entry()
+    codeless.common_properties.metadata.filter_metadata[wire.STREAM_NAMESPACE].update(
+        {wire.STREAM_ERROR_KEY: float("nan")}
+    )
+    codeless.request.request_headers[wire.TICKET_HEADER] = "7"
     bad_ticket.request.request_headers[wire.TICKET_HEADER] = "x"
     for attempt in (hostless, good):
         attempt.request.request_headers[wire.TICKET_HEADER] = "7"
         attempt.common_properties.access_log_type = AccessLogType.UpstreamPoolReady
     address = good.common_properties.upstream_remote_address.socket_address
     address.address, address.port_value = "::1", 80
-    for written in (unjoined, bad_ticket, hostless, good):
+    for written in (unjoined, bad_ticket, hostless, codeless, good):
         server.take(written)
     assert events == [AttemptStarted(7, "[::1]:80")]
-    assert (server.unjoined_entries, server.malformed_entries) == (1, 2)
+    assert (server.unjoined_entries, server.malformed_entries) == (1, 3)
 
 
 def test_usage_is_read_from_envoys_bytes() -> None:
