@@ -128,11 +128,11 @@ class Exchange(Conversation):
         if message.protocol_config.request_body_mode not in _WHOLE_BODY_MODES:
             raise ProtocolError("request_body_mode must be BUFFERED")
         head = read_head(message.request_headers.headers.headers)
+        self.request_id = read_request_id(head)
+        self.traceparent = head.get(TRACEPARENT, "")
         method, path = head.get(":method", ""), read_path(head)
         self._api = APIS.get(path)
         if self._api is not None:
-        self.request_id = read_request_id(head)
-        self.traceparent = head.get(TRACEPARENT, "")
             self._content_type = head.get("content-type", "")
             self._terms = self._read_terms(head)
             _check_method(method, ("POST",), path)

@@ -10,17 +10,9 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 import structlog
 
-from heliostat_extproc.conversation import (
-    Answer,
-    Conversation,
-    Outcome,
-    Phase,
-    ProtocolError,
-    Sender,
-)
+from heliostat_extproc.conversation import Conversation, Outcome, Phase, ProtocolError, Sender
 from heliostat_extproc.discovery.catalog import NotSyncedError
 from heliostat_extproc.driver import FallOpen, RouterDriver, Verdict
-from heliostat_extproc.endpoint_picker.exchange import PickerExchange
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Question
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
@@ -117,32 +109,16 @@ class ExtProcServicer:
             finally:
                 self._observer.on_returned(returned)
             return
-        exchange = self._open(sender, entrance, own_envoy=own_envoy)
+        ticket = self._driver.next_ticket()
+        from_peer = entrance is wire.Entrance.FEDERATION
+        exchange = Exchange(ticket, self._directory, self._settings, sender, from_peer=from_peer)
         try:
             await self._converse(exchange, context)
         finally:
-            self._tell_end(exchange)
-            self._driver.finish(exchange.ticket)
+            self._driver.finish(ticket)
             if exchange.turned_away is not None:
                 self._driver.submit(ForwardTurnedAway(exchange.turned_away))
             self._observer.on_finished(exchange, own_envoy=own_envoy)
-
-    def _open(self, sender: Sender, entrance: wire.Entrance, *, own_envoy: bool) -> Exchange:
-        ticket, now = self._driver.next_ticket(), asyncio.get_running_loop().time
-        if not own_envoy:
-            return PickerExchange(ticket, self._directory, self._settings, sender, now)
-        from_peer = entrance is wire.Entrance.FEDERATION
-        return Exchange(ticket, self._directory, self._settings, sender, from_peer=from_peer)
-
-    def _tell_end(self, exchange: Exchange) -> None:
-        if isinstance(exchange, PickerExchange):
-            exchange.end()
-            self._tell(exchange)
-
-    def _tell(self, exchange: PickerExchange) -> None:
-        """Tell the core what a gateway of others has said of an answer."""
-        for event in exchange.take_told():
-            self._driver.submit(event)
 
     async def _converse(self, exchange: Exchange | ReturnExchange, context: _Context) -> None:
         """Answer until the HTTP exchange ends, or cannot be gone on with."""
@@ -181,9 +157,7 @@ class ExtProcServicer:
                 if word is None:
                     return
                 answer = exchange.answer(word, asyncio.get_running_loop().time())
-            elif isinstance(exchange, PickerExchange):
-                self._tell(exchange)
-            await _write(answer, context)
+            await context.write(answer)
 
     def _traceparent(self, exchange: Conversation, context: _Context) -> str:
         """Take the trace context of Envoy's call, else that of the request, where it matters."""
@@ -221,17 +195,16 @@ class ExtProcServicer:
             return word
         now = asyncio.get_running_loop().time
         held_at = now()
-        await _write(exchange.answer(word, held_at), context)
+        await context.write(exchange.answer(word, held_at))
         verdict = asyncio.ensure_future(self._driver.verdict(word))
         try:
-            while True:
-                await asyncio.wait((verdict, inbox.peek()), return_when=asyncio.FIRST_COMPLETED)
-                if verdict.done():
-                    return verdict.result()
-                message = await inbox.read()
-                if message is None:
-                    return None
-                exchange.receive_while_held(message)
+            await asyncio.wait((verdict, inbox.peek()), return_when=asyncio.FIRST_COMPLETED)
+            if verdict.done():
+                return verdict.result()
+            message = await inbox.read()
+            if message is not None:
+                raise ProtocolError("a message while the request is held")
+            return None
         finally:
             verdict.cancel()
             self._observer.on_held(exchange, now() - held_at)
@@ -250,14 +223,6 @@ class ExtProcServicer:
             raise
         finally:
             self._idle.discard(task)
-
-
-async def _write(answer: Answer, context: _Context) -> None:
-    if isinstance(answer, bytes):
-        await context.write(answer)
-        return
-    for message in answer:
-        await context.write(message)
 
 
 def _entrance(context: _Context) -> wire.Entrance:
