@@ -252,6 +252,8 @@ async def run_gateway(
     picker: PickerAddress | None = None,
     region: Region | None = None,
     certificates: Path | None = None,
+    traces: TraceSettings | None = None,
+    access_log: Path | None = None,
 ) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
@@ -259,8 +261,6 @@ async def run_gateway(
         folder.mkdir()
         settings = RouterSettings(
             discovery=FolderDiscovery(folder),
-    traces: TraceSettings | None = None,
-    access_log: Path | None = None,
             socket=directory / "router.sock",
             admin_port=0,
             body_limit_bytes=BODY_LIMIT_BYTES,
