@@ -24,6 +24,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.token_usage import NO_USAGE, TokenUsage, parse_token_usage
+from heliostat_extproc.observing.timing import Timing
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
@@ -47,8 +48,14 @@ class MalformedEntryError(ValueError):
 class AccessLogServer(AccessLogServiceServicer):  # type: ignore[misc]
     """Receives access logs and hands `sink` one event per entry that tells the core something."""
 
-    def __init__(self, sink: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        sink: Callable[[Event], None],
+        on_measured: Callable[[RequestMeasured, Timing], None] = lambda _event, _timing: None,
+    ) -> None:
+        """`on_measured` is also told of what the core has no use for."""
         self._sink = sink
+        self._on_measured = on_measured
         self.malformed_entries = 0
         """Entries that could not be read; the first is logged."""
         self.unjoined_entries = 0
@@ -76,6 +83,8 @@ class AccessLogServer(AccessLogServiceServicer):  # type: ignore[misc]
                 return
             for event in parse_entry(entry, ticket):
                 self._sink(event)
+                if isinstance(event, RequestMeasured):
+                    self._on_measured(event, parse_timing(entry))
         except MalformedEntryError as error:
             self.malformed_entries += 1
             if self.malformed_entries == 1:
@@ -130,6 +139,18 @@ def _parse_measured(entry: HTTPAccessLogEntry, ticket: int) -> RequestMeasured:
         output_tokens=usage.output_tokens,
         output_bytes=entry.response.response_body_bytes if entry.HasField("response") else None,
     )
+
+
+def parse_timing(entry: HTTPAccessLogEntry) -> Timing:
+    """Read how long the request took, from the moment that Envoy had all of it."""
+    common = entry.common_properties
+    received = _seconds(common.time_to_last_rx_byte)
+    sent = total = None
+    if common.HasField("time_to_first_upstream_tx_byte"):
+        sent = max(0.0, _seconds(common.time_to_first_upstream_tx_byte) - received)
+    if common.HasField("duration"):
+        total = max(0.0, _seconds(common.duration) - received)
+    return Timing(sent, total, entry.response.response_code.value)
 
 
 def parse_outcome(entry: HTTPAccessLogEntry, usage: TokenUsage = NO_USAGE) -> Outcome:
