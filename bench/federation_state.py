@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count, cycle, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -39,6 +39,7 @@ from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointSettings, PoolSettings
 
 REGIONS = ("us", "asia")
+_STATES = 50
 _CAPACITY = PoolCapacity(40, 400, 0, 0.0123, 0.0456, 3.2, 8000.0, 50_000_000)
 
 
@@ -99,34 +100,26 @@ def measure(pools: int, endpoints: int, seconds: float, *, busy: bool) -> tuple[
 
 
 class _Source:
-    """The state of one router, which changes as fast as it is asked if it is busy."""
+    """The state of one router: another one each time that it is asked, if it is busy.
+
+    All are made before: what making one takes is the core's own time.
+    """
 
     def __init__(self, pools: int, endpoints: int, other: str, *, busy: bool) -> None:
-        self._busy = busy
-        self._random = random.Random(0)
+        chance = random.Random(0)
         self._received = {f"{other}/{other}-0": 1}
-        kv_tokens = endpoints * 1_000_000
-        capacity = replace(_CAPACITY, kv_capacity_tokens=kv_tokens)
-        self._models = [f"organisation/model-{number:03}-instruct" for number in range(pools)]
-        self._pools = {model: PoolState(capacity) for model in self._models}
+        capacity = replace(_CAPACITY, kv_capacity_tokens=endpoints * 1_000_000)
+        models = [f"organisation/model-{number:03}-instruct" for number in range(pools)]
+        self._states = cycle(
+            {model: PoolState(_changed(capacity, chance) if busy else capacity) for model in models}
+            for _ in range(_STATES if busy else 1)
+        )
+        self._busy = busy
 
     def state(self) -> OwnState:
         if self._busy:
             self._received = {origin: n + 100 for origin, n in self._received.items()}
-            self._pools = {m: PoolState(self._changed(p)) for m, p in self._pools.items()}
-        return OwnState(self._pools, tuple(range(64)), self._received)
-
-    def _changed(self, pool: PoolState) -> PoolCapacity:
-        chance = self._random
-        return replace(
-            pool.capacity,
-            free=chance.randrange(50),
-            room=chance.randrange(500),
-            queued=chance.randrange(20),
-            start_seconds=chance.random(),
-            finish_seconds=chance.random(),
-            load=10 * chance.random(),
-        )
+        return OwnState(next(self._states), tuple(range(64)), self._received)
 
     def received(self) -> Mapping[str, int]:
         return self._received
@@ -139,6 +132,18 @@ class _Source:
 
     def forwards(self) -> Mapping[str, Forwards]:
         return {}
+
+
+def _changed(capacity: PoolCapacity, chance: random.Random) -> PoolCapacity:
+    return replace(
+        capacity,
+        free=chance.randrange(50),
+        room=chance.randrange(500),
+        queued=chance.randrange(20),
+        start_seconds=chance.random(),
+        finish_seconds=chance.random(),
+        load=10 * chance.random(),
+    )
 
 
 def _identity(region: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from math import inf
 
 from heliostat_extproc.federation.link import Link, LinkError
 from heliostat_extproc.federation.protocol import BLOCK_KEY_SCHEME, is_name
@@ -47,6 +48,7 @@ class FarRegion:
         self._view = RegionView()
         self._untold: dict[str, None] = {}
         """Routers there that have said what the core has not been told."""
+        self._told_at = -inf
         self._pause: asyncio.TimerHandle | None = None
 
     @property
@@ -130,13 +132,16 @@ class FarRegion:
             self._tell(self._view.slots.values())
 
     def _tell_new(self) -> None:
-        """Tell the core what is new, if anything is, and nothing more for a while."""
-        self._pause = None
+        """Tell the core what is new, if anything is, or a while after the last time."""
+        loop, self._pause = asyncio.get_running_loop(), None
+        if loop.time() < self._told_at + TELL_SECONDS:
+            self._pause = loop.call_at(self._told_at + TELL_SECONDS, self._tell_new)
+            return
         changed, self._untold = self._untold, {}
         known = self._view.slots
         slots = [known[writer] for writer in changed if writer in known]
         if slots and self.link.heard:
-            self._pause = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell_new)
+            self._told_at = loop.time()
             self._tell(slots)
 
     def _tell(self, slots: Iterable[Slot]) -> None:

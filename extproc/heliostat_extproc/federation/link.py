@@ -41,12 +41,13 @@ class LinkError(Exception):
 class LinkSettings:
     """When to ping, when to give up, and when to try again."""
 
-    ping_seconds: float = 0.05
+    ping_seconds: float = 0.1
+    """Each also asks for what is new of the state."""
     pings_per_second: float = 200.0
     """Of all links together: the more there are, the less often each is pinged."""
-    silent_seconds: float = 0.5
+    silent_seconds: float = 0.55
     """Without an echo, beside the round trip: then the other end is not heard any more."""
-    doubtful_seconds: float = 0.15
+    doubtful_seconds: float = 0.2
     """Without an echo, beside the round trip: then the other end's gateway is asked for a sign."""
     silent_pings: int = 3
     """So many pings at least go without an echo before that."""
@@ -55,7 +56,7 @@ class LinkSettings:
     hung_seconds: float = 2.0
     """A stream on which nothing is heard for so long, beside the round trip, is opened anew."""
     messages_per_second: float = 100.0
-    """Of another region; beyond that it is not read from. It is asked for an echo 20 times."""
+    """Of another region; beyond that it is not read from. It is asked ten times."""
     message_burst: int = 50
     bytes_per_second: float = 200_000.0
     """Of another region: twice what a router tells."""
@@ -101,11 +102,11 @@ class FarEnd(Protocol):
 class Link:
     """Keeps one stream open until it is cancelled.
 
-    `ping_interval_seconds` is asked before each wait. Where `limited`, the other end is not read
-    from faster than the settings allow, on all its streams together. `check` is to be called often:
-    it finds that nothing is heard, also while a stream hangs or cannot be opened. A router that is
-    away is told apart from a gateway that is: while no echo comes, the gateway is asked for a sign
-    of its own.
+    `pause_seconds` says how long to wait for the next ping. Where `limited`, the other end is not
+    read from faster than the settings allow, on all its streams together. `check` is to be called
+    often: it finds that nothing is heard, also while a stream hangs or cannot be opened. A router
+    that is away is told apart from a gateway that is: while no echo comes, the gateway is asked for
+    a sign of its own.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Link:
         far_end: FarEnd,
         *,
         settings: LinkSettings,
-        ping_interval_seconds: Callable[[], float],
+        pause_seconds: Callable[[], float],
         clock: Callable[[], float],
         random: Random,
         limited: bool = True,
@@ -138,7 +139,7 @@ class Link:
         self._hello = hello
         self._far_end = far_end
         self._settings = settings
-        self._ping_interval_seconds = ping_interval_seconds
+        self._pause_seconds = pause_seconds
         self._clock = clock
         self._random = random
         self._on_failed = on_failed
@@ -155,6 +156,11 @@ class Link:
         self._began_at = self._opened_at = clock()
         self._failures = 0
         self._replaced_told_at = -inf
+
+    def quiet_seconds(self, now: float, silence_seconds: float) -> float:
+        """Say for how long it will be heard yet if no more echo comes."""
+        silent = self.liveness.silent_seconds(now)
+        return inf if silent is None or not self.heard else silence_seconds - silent
 
     def check(self, now: float, silence_seconds: float) -> None:
         """Find out whether the other end is heard no more."""
@@ -263,7 +269,8 @@ class Link:
 
     async def _read(self, call: _Call) -> WatchResponse:
         try:
-            await asyncio.sleep(self._read_at - self._clock())
+            if (pause_seconds := self._read_at - self._clock()) > 0:
+                await asyncio.sleep(pause_seconds)
             message = await call.read()
         except asyncio.CancelledError as error:
             if call.cancelled() and not _is_cancelling():
@@ -286,7 +293,7 @@ class Link:
                 request.ping = self.liveness.ping(self._clock())
                 await call.write(request.SerializeToString())
                 request = WatchRequest()
-                await asyncio.sleep(self._ping_interval_seconds())
+                await asyncio.sleep(self._pause_seconds())
         except (grpc.RpcError, asyncio.InvalidStateError):
             return  # the reader learns why
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from random import Random
 
@@ -15,6 +16,7 @@ from heliostat_extproc.federation.far_region import FarRegion
 from heliostat_extproc.federation.link import FarEnd, Link, LinkSettings
 from heliostat_extproc.federation.protocol import hello_of, is_name
 from heliostat_extproc.federation.publication import Publication
+from heliostat_extproc.federation.pulse import Pulse
 from heliostat_extproc.federation.region import Region, origin_name
 from heliostat_extproc.federation.relay import BATCH_SECONDS, Relay
 from heliostat_extproc.federation.reports import LinkReason, LinkState, PeerReport, SiblingReport
@@ -33,6 +35,7 @@ from heliostat_routing.events import Event, PeersUpdated
 Addresses = Mapping[str, tuple[str, ...]]
 """The `ip:port` addresses of each peer region's gateway."""
 
+_SHORTEST_PAUSE_SECONDS = 0.005
 _log = structlog.get_logger(__name__)
 
 
@@ -42,10 +45,10 @@ class FederationSettings:
 
     link: LinkSettings = field(default_factory=LinkSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
-    state_seconds: float = 0.1
-    """Between two states that are told."""
-    check_seconds: float = 0.05
-    """Between two looks at who is silent."""
+    look_seconds: float = 0.025
+    """Between two looks at what this router says, however many ask."""
+    check_seconds: float = 0.1
+    """Between two looks at who is silent, where nobody is about to be."""
     late_seconds: float = 0.2
     """A look that is so late found this router busy, not the others silent."""
     repeat_seconds: float = 0.2
@@ -107,13 +110,15 @@ class Federation:
         self._publication = Publication(region.name, region.router, region.epoch)
         self._relay = Relay(source.snapshot, self._schedule_flush)
         self._flushed_at = 0.0
+        self._pulse = Pulse(self._clock)
+        self._looked_at = -inf
         self._server = StateServicer(
             self._hello,
             self._publication,
             admit=self._admit,
             open_relay=self._relay.open,
             close_relay=self._relay.close,
-            refresh=self._say,
+            refresh=self._say_again,
             clock=self._clock,
             settings=self._settings.server,
         )
@@ -163,7 +168,7 @@ class Federation:
         return self._relay.is_watched
 
     def tell(self) -> None:
-        """Tell all that watch what is new, without waiting for the next time."""
+        """Tell all that watch what is new, without waiting until they ask."""
         if self._server.is_watched:
             self._say()
             self._server.wake_lacking()
@@ -203,7 +208,6 @@ class Federation:
         """Keep all links until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_telling())
                 group.create_task(self._keep_checking())
                 group.create_task(self._keep_repeating())
         finally:
@@ -215,12 +219,12 @@ class Federation:
 
     # What is told
 
-    async def _keep_telling(self) -> None:
-        while True:
-            self.tell()
-            await asyncio.sleep(self._settings.state_seconds)
+    def _say_again(self) -> None:
+        if self._clock() >= self._looked_at + self._settings.look_seconds:
+            self._say()
 
     def _say(self) -> None:
+        self._looked_at = self._clock()
         try:
             self._publication.say(self._source.state())
         except Exception:  # what was told last grows stale there; the router goes on
@@ -260,18 +264,24 @@ class Federation:
         settings = self._settings
         checked_at, excused = self._clock(), False
         while True:
-            await asyncio.sleep(settings.check_seconds)
+            await asyncio.sleep(self._check_pause_seconds())
             now = self._clock()
             late = now - checked_at > settings.check_seconds + settings.late_seconds
             checked_at, excused = now, late and not excused
             if not excused:
-                silence_seconds = settings.link.silence_seconds(self._link_count())
                 for link in self._links():
-                    link.check(now, silence_seconds)
+                    link.check(now, self._silence_seconds)
+
+    def _check_pause_seconds(self) -> float:
+        """Wait until the next regular look, or until a link may be silent."""
+        now, silence_seconds = self._clock(), self._silence_seconds
+        quiet_seconds = [link.quiet_seconds(now, silence_seconds) for link in self._links()]
+        regular_seconds = self._pulse.pause_seconds(self._settings.check_seconds)
+        return min(regular_seconds, max(_SHORTEST_PAUSE_SECONDS, min(quiet_seconds, default=inf)))
 
     async def _keep_repeating(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.repeat_seconds)
+            await asyncio.sleep(self._pulse.pause_seconds(self._settings.repeat_seconds))
             for peer in list(self._peers.values()):
                 peer.far.repeat()
 
@@ -282,8 +292,13 @@ class Federation:
     def _link_count(self) -> int:
         return len(self._peers) + len(self._siblings)
 
-    def _ping_interval_seconds(self) -> float:
-        return self._settings.link.ping_interval_seconds(self._link_count())
+    @property
+    def _silence_seconds(self) -> float:
+        return self._settings.link.silence_seconds(self._link_count())
+
+    def _ping_pause_seconds(self) -> float:
+        interval_seconds = self._settings.link.ping_interval_seconds(self._link_count())
+        return self._pulse.pause_seconds(interval_seconds)
 
     def _open_peer(self, declared: DeclaredPeer) -> _Peer:
         region = declared.settings.region
@@ -322,7 +337,7 @@ class Federation:
             self._hello,
             far_end,
             settings=self._settings.link,
-            ping_interval_seconds=self._ping_interval_seconds,
+            pause_seconds=self._ping_pause_seconds,
             clock=self._clock,
             random=self._random,
             limited=limited,

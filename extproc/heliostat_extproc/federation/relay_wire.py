@@ -3,7 +3,8 @@
 The sibling's name is not on the wire: it is that of the link they come by.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
 from math import isfinite
 from typing import Any
 
@@ -14,6 +15,9 @@ from heliostat_extproc.federation.state_pb2 import (
 )
 from heliostat_extproc.federation.state_pb2 import (
     AttemptStarted as AttemptStartedMessage,
+)
+from heliostat_extproc.federation.state_pb2 import (
+    EndpointLearned as EndpointLearnedMessage,
 )
 from heliostat_extproc.federation.state_pb2 import (
     Finished,
@@ -27,17 +31,28 @@ from heliostat_extproc.federation.state_pb2 import (
     Sent,
 )
 from heliostat_extproc.federation.state_pb2 import (
+    LineSamples as LineSamplesMessage,
+)
+from heliostat_extproc.federation.state_pb2 import (
+    PoolLearned as PoolLearnedMessage,
+)
+from heliostat_extproc.federation.state_pb2 import (
     PrefixesKnown as PrefixesKnownMessage,
 )
 from heliostat_extproc.federation.state_pb2 import (
     ScrapeFailed as ScrapeFailedMessage,
 )
+from heliostat_extproc.federation.state_pb2 import (
+    TokenSamples as TokenSamplesMessage,
+)
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
+    EndpointLearned,
     EngineMetrics,
     MetricsScraped,
     Outcome,
+    PoolLearned,
     PrefixesKnown,
     RequestArrived,
     RequestFinished,
@@ -48,6 +63,7 @@ from heliostat_routing.events import (
     SiblingSent,
     SiblingTold,
 )
+from heliostat_routing.learned import LineSamples, TokenSamples
 
 MOST_BLOCK_KEYS = 100_000
 """Of one event; the largest request body has fewer blocks."""
@@ -76,6 +92,14 @@ def relayed_message(event: RelayedEvent) -> Relayed:
                     endpoint=event.endpoint,
                     block_keys=event.block_keys,
                     age_seconds=event.age_seconds,
+                )
+            )
+        case PoolLearned():
+            return Relayed(pool_learned=_pool_learned_message(event))
+        case EndpointLearned(endpoint, prefill, step_seconds):
+            return Relayed(
+                endpoint_learned=EndpointLearnedMessage(
+                    endpoint=endpoint, prefill=_line_message(prefill), step_seconds=step_seconds
                 )
             )
 
@@ -147,6 +171,21 @@ def _queue_message(queue: SiblingQueue) -> Queue:
     return Queue(
         pool=queue.pool, queued=queue.queued, oldest_seconds=queue.oldest_seconds, held=held
     )
+
+
+def _pool_learned_message(event: PoolLearned) -> PoolLearnedMessage:
+    return PoolLearnedMessage(
+        pool=event.pool,
+        prefill=_line_message(event.prefill),
+        pace=_line_message(event.pace),
+        tokens=TokenSamplesMessage(**asdict(event.tokens)),
+        usual_work_seconds=event.usual_work_seconds,
+        usual_kv_tokens=event.usual_kv_tokens,
+    )
+
+
+def _line_message(samples: LineSamples) -> LineSamplesMessage:
+    return LineSamplesMessage(**asdict(samples))
 
 
 def parse_relayed(message: Relayed, sibling: str) -> RelayedEvent | None:
@@ -247,6 +286,30 @@ def _parse_prefixes_known(message: PrefixesKnownMessage, _sibling: str) -> Prefi
     return PrefixesKnown(_name(message.endpoint), tuple(message.block_keys), age_seconds)
 
 
+def _parse_pool_learned(message: PoolLearnedMessage, _sibling: str) -> PoolLearned:
+    return PoolLearned(
+        _name(message.pool),
+        _line(message.prefill),
+        _line(message.pace),
+        TokenSamples(*_quantities(message.tokens, TokenSamples)),
+        _seconds(message.usual_work_seconds),
+        _seconds(message.usual_kv_tokens),
+    )
+
+
+def _parse_endpoint_learned(message: EndpointLearnedMessage, _sibling: str) -> EndpointLearned:
+    endpoint, prefill = _name(message.endpoint), _line(message.prefill)
+    return EndpointLearned(endpoint, prefill, _seconds(message.step_seconds))
+
+
+def _line(message: LineSamplesMessage) -> LineSamples:
+    return LineSamples(*_quantities(message, LineSamples))
+
+
+def _quantities(message: Any, kind: type[LineSamples] | type[TokenSamples]) -> Iterator[float]:
+    return (_seconds(getattr(message, field.name)) for field in fields(kind))
+
+
 _PARSERS: dict[str, Callable[[Any, str], RelayedEvent]] = {
     "sent": _parse_sent,
     "attempt_started": _parse_attempt_started,
@@ -257,6 +320,8 @@ _PARSERS: dict[str, Callable[[Any, str], RelayedEvent]] = {
     "scraped": _parse_scraped,
     "scrape_failed": _parse_scrape_failed,
     "prefixes_known": _parse_prefixes_known,
+    "pool_learned": _parse_pool_learned,
+    "endpoint_learned": _parse_endpoint_learned,
 }
 
 

@@ -47,6 +47,8 @@ class ServerSettings:
     pings_per_second: float = 100.0
     """Beyond that a watcher is not read from."""
     ping_burst: int = 50
+    state_seconds: float = 0.05
+    """Between two states for one watcher at least; it asks for one with each ping."""
     state_bytes_per_second: float = 100_000.0
     """For one watcher: what is told at once delays what is told next."""
 
@@ -70,7 +72,7 @@ class StateServicer:
 
     `admit` says who watches, from identity and hello, or raises WatchRefusedError. `open_relay`
     makes the queue of a sibling, `close_relay` is given it back. `refresh` brings the publication
-    up to date, for the first watcher after a time without any.
+    up to date, whenever a watcher asks.
     """
 
     def __init__(
@@ -118,10 +120,10 @@ class StateServicer:
         server.add_generic_rpc_handlers((handler,))
 
     def wake_lacking(self) -> None:
-        """Tell the watchers that lack something of the state, as far as it is time."""
-        now = self._clock()
+        """Tell the watchers that lack something of the state, before they ask."""
         for watcher in self._watchers.values():
-            if now >= watcher.state_at and watcher.record.lacks(self._publication):
+            if watcher.record.lacks(self._publication):
+                watcher.state_at = 0.0
                 watcher.wake.set()
 
     def wake_siblings(self) -> None:
@@ -182,8 +184,7 @@ class StateServicer:
             before.wake.set()
         elif self._streams_of(watcher.identity) >= self._settings.watchers_per_identity:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
-        if not self._watchers:
-            self._refresh()
+        self._refresh()
         self._watchers[key] = watcher
 
     def _streams_of(self, identity: str) -> int:
@@ -231,21 +232,28 @@ class StateServicer:
 
     def _fill(self, response: WatchResponse, watcher: _Watcher) -> None:
         """Put in what the watcher lacks."""
+        is_due = self._clock() >= watcher.state_at
         if watcher.ping is not None:
             response.pong, watcher.ping = watcher.ping, None
-        now = self._clock()
-        if now >= watcher.state_at:
-            difference = watcher.record.difference(self._publication)
-            if not difference.is_empty:
-                response.slots.extend(difference.slots)
-                response.gone_writers.extend(difference.gone_writers)
-                size_bytes = response.ByteSize()
-                watcher.state_at = now + size_bytes / self._settings.state_bytes_per_second
+            if is_due:
+                self._refresh()
+        if is_due:
+            self._fill_state(response, watcher)
         if watcher.relay is not None:
             response.relay_anew, relayed = watcher.relay.take()
             response.relayed.extend(relayed)
             if watcher.relay.has_more:
                 watcher.wake.set()
+
+    def _fill_state(self, response: WatchResponse, watcher: _Watcher) -> None:
+        difference = watcher.record.difference(self._publication)
+        if difference.is_empty:
+            return
+        response.slots.extend(difference.slots)
+        response.gone_writers.extend(difference.gone_writers)
+        settings = self._settings
+        taken_seconds = response.ByteSize() / settings.state_bytes_per_second
+        watcher.state_at = self._clock() + max(settings.state_seconds, taken_seconds)
 
 
 def _identity(context: _Context) -> str | None:

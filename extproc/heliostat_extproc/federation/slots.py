@@ -9,18 +9,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from heliostat_routing.capacity import PoolCapacity
-from heliostat_routing.events import (
-    MetricsScraped,
-    PrefixesKnown,
-    ScrapeFailed,
-    SiblingQueues,
-    SiblingSent,
-    SiblingTold,
-)
+from heliostat_routing.events import MetricsScraped, ScrapeFailed
+from heliostat_routing.siblings import SiblingEvent
 
-RelayedEvent = (
-    SiblingSent | SiblingTold | MetricsScraped | ScrapeFailed | SiblingQueues | PrefixesKnown
-)
+RelayedEvent = SiblingEvent | MetricsScraped | ScrapeFailed
 """What the routers of one region tell each other. The receiver puts in the sibling's name: what it
 is on the sender's side means nothing."""
 
@@ -75,7 +67,7 @@ class StateSource(Protocol):
     """The router whose state is told. Every method is called on the event loop, and is quick."""
 
     def state(self) -> OwnState:
-        """Say what this router says now; asked for ten times a second while anyone watches."""
+        """Say what this router says now; asked ten times a second and more while anyone watches."""
         ...
 
     def snapshot(self) -> Iterable[RelayedEvent]:

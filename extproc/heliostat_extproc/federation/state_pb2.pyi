@@ -121,7 +121,7 @@ class Received(_message.Message):
     def __init__(self, origin: _Optional[str] = ..., requests: _Optional[int] = ...) -> None: ...
 
 class Relayed(_message.Message):
-    __slots__ = ("sent", "attempt_started", "attempt_failed", "measured", "finished", "queues", "scraped", "scrape_failed", "prefixes_known")
+    __slots__ = ("sent", "attempt_started", "attempt_failed", "measured", "finished", "queues", "scraped", "scrape_failed", "prefixes_known", "pool_learned", "endpoint_learned")
     SENT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_STARTED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FAILED_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,8 @@ class Relayed(_message.Message):
     SCRAPED_FIELD_NUMBER: _ClassVar[int]
     SCRAPE_FAILED_FIELD_NUMBER: _ClassVar[int]
     PREFIXES_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    POOL_LEARNED_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_LEARNED_FIELD_NUMBER: _ClassVar[int]
     sent: Sent
     attempt_started: AttemptStarted
     attempt_failed: AttemptFailed
@@ -140,7 +142,9 @@ class Relayed(_message.Message):
     scraped: Scraped
     scrape_failed: ScrapeFailed
     prefixes_known: PrefixesKnown
-    def __init__(self, sent: _Optional[_Union[Sent, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_failed: _Optional[_Union[AttemptFailed, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., queues: _Optional[_Union[Queues, _Mapping]] = ..., scraped: _Optional[_Union[Scraped, _Mapping]] = ..., scrape_failed: _Optional[_Union[ScrapeFailed, _Mapping]] = ..., prefixes_known: _Optional[_Union[PrefixesKnown, _Mapping]] = ...) -> None: ...
+    pool_learned: PoolLearned
+    endpoint_learned: EndpointLearned
+    def __init__(self, sent: _Optional[_Union[Sent, _Mapping]] = ..., attempt_started: _Optional[_Union[AttemptStarted, _Mapping]] = ..., attempt_failed: _Optional[_Union[AttemptFailed, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., queues: _Optional[_Union[Queues, _Mapping]] = ..., scraped: _Optional[_Union[Scraped, _Mapping]] = ..., scrape_failed: _Optional[_Union[ScrapeFailed, _Mapping]] = ..., prefixes_known: _Optional[_Union[PrefixesKnown, _Mapping]] = ..., pool_learned: _Optional[_Union[PoolLearned, _Mapping]] = ..., endpoint_learned: _Optional[_Union[EndpointLearned, _Mapping]] = ...) -> None: ...
 
 class Sent(_message.Message):
     __slots__ = ("ticket", "pool", "block_keys", "prompt_bytes", "max_output_tokens", "adapter", "affinity_key", "origin", "hold_seconds", "residency", "endpoint", "age_seconds")
@@ -287,3 +291,57 @@ class PrefixesKnown(_message.Message):
     block_keys: _containers.RepeatedScalarFieldContainer[int]
     age_seconds: float
     def __init__(self, endpoint: _Optional[str] = ..., block_keys: _Optional[_Iterable[int]] = ..., age_seconds: _Optional[float] = ...) -> None: ...
+
+class PoolLearned(_message.Message):
+    __slots__ = ("pool", "prefill", "pace", "tokens", "usual_work_seconds", "usual_kv_tokens")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    USUAL_WORK_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    USUAL_KV_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    prefill: LineSamples
+    pace: LineSamples
+    tokens: TokenSamples
+    usual_work_seconds: float
+    usual_kv_tokens: float
+    def __init__(self, pool: _Optional[str] = ..., prefill: _Optional[_Union[LineSamples, _Mapping]] = ..., pace: _Optional[_Union[LineSamples, _Mapping]] = ..., tokens: _Optional[_Union[TokenSamples, _Mapping]] = ..., usual_work_seconds: _Optional[float] = ..., usual_kv_tokens: _Optional[float] = ...) -> None: ...
+
+class EndpointLearned(_message.Message):
+    __slots__ = ("endpoint", "prefill", "step_seconds")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    endpoint: str
+    prefill: LineSamples
+    step_seconds: float
+    def __init__(self, endpoint: _Optional[str] = ..., prefill: _Optional[_Union[LineSamples, _Mapping]] = ..., step_seconds: _Optional[float] = ...) -> None: ...
+
+class LineSamples(_message.Message):
+    __slots__ = ("weight", "x", "y", "xx", "xy")
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    XX_FIELD_NUMBER: _ClassVar[int]
+    XY_FIELD_NUMBER: _ClassVar[int]
+    weight: float
+    x: float
+    y: float
+    xx: float
+    xy: float
+    def __init__(self, weight: _Optional[float] = ..., x: _Optional[float] = ..., y: _Optional[float] = ..., xx: _Optional[float] = ..., xy: _Optional[float] = ...) -> None: ...
+
+class TokenSamples(_message.Message):
+    __slots__ = ("weight", "prompt_bytes", "prompt_tokens", "mean_output_tokens", "mean_duration_seconds")
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    weight: float
+    prompt_bytes: float
+    prompt_tokens: float
+    mean_output_tokens: float
+    mean_duration_seconds: float
+    def __init__(self, weight: _Optional[float] = ..., prompt_bytes: _Optional[float] = ..., prompt_tokens: _Optional[float] = ..., mean_output_tokens: _Optional[float] = ..., mean_duration_seconds: _Optional[float] = ...) -> None: ...

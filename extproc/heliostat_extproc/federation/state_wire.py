@@ -88,10 +88,9 @@ def _rounded_capacity(capacity: PoolCapacity, adapters: frozenset[str] | None) -
 
 
 def _rounded(quantity: float, most: int = MOST_COUNT) -> int:
-    number = min(round(quantity), most)
-    if number < _THREE_DIGITS:
-        return number
-    unit = int(10 ** (len(str(number)) - 3))
+    number, unit = min(round(quantity), most), 1
+    while number >= _THREE_DIGITS * unit:
+        unit *= 10
     return min((number + unit // 2) // unit * unit, most)
 
 

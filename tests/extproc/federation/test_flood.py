@@ -104,7 +104,7 @@ async def watched(script: Script) -> AsyncIterator[Watching]:
             hello_of(HERE),
             far,
             settings=LinkSettings(),
-            ping_interval_seconds=lambda: 0.05,
+            pause_seconds=lambda: 0.05,
             clock=loop.time,
             random=Random(0),
         )
