@@ -20,6 +20,11 @@ def add_picker_options(parser: argparse.ArgumentParser) -> None:
         "--listen", metavar="HOST:PORT", help="serve ext_proc over TCP too, for their Envoys"
     )
     group.add_argument(
+        "--no-envoy",
+        action="store_true",
+        help="with --listen: other gateways alone ask, no Envoy comes to --socket",
+    )
+    group.add_argument(
         "--listen-tls", action="store_true", help="with --listen: over TLS, as most gateways ask"
     )
     group.add_argument(
@@ -77,6 +82,10 @@ def picker_address(args: argparse.Namespace) -> PickerAddress | None:
         raise OptionError("--tls-cert needs --listen-tls")
     if args.listen_tls and args.listen is None:
         raise OptionError("--listen-tls needs --listen")
+    if args.no_envoy and args.listen is None:
+        raise OptionError("--no-envoy needs --listen")
+    if args.no_envoy and args.write_envoy_config is not None:
+        raise OptionError("--no-envoy and --write-envoy-config exclude each other")
     if args.listen is None:
         return None
     certificate = None if files is None else CertificateFiles(*files)

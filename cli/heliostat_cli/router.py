@@ -120,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
         settings = replace(
             settings,
             picker=picker_address(args),
-            envoy_files=sidecar_settings(args, federation),
+            own_envoy=not args.no_envoy,
+            envoy_files=_envoy_files(args, federation, settings.body_limit_bytes),
         )
     except OptionError as error:
         print(f"heliostat: {error}", file=sys.stderr)

@@ -25,6 +25,10 @@ class ProtocolError(Exception):
     """Envoy sent what its configuration for Heliostat rules out; the stream cannot go on."""
 
 
+Answer = bytes | tuple[bytes, ...]
+"""What is written to Envoy: one message, or several in order, or none."""
+
+
 class Phase(StrEnum):
     """How far the conversation has come."""
 
@@ -88,7 +92,11 @@ class Conversation:
         """The request's ticket."""
         return self._ticket
 
-    def answer(self, word: Verdict | Enqueue, now: float) -> bytes:
+    def receive_while_held(self, data: bytes) -> None:
+        """Take a message beside the core's word, for which nothing has been asked."""
+        raise ProtocolError("a message while the request is held")
+
+    def answer(self, word: Verdict | Enqueue, now: float) -> Answer:
         """Put the core's word in Envoy's terms. After `Enqueue` one more word follows."""
         if self.phase not in (Phase.ASKED, Phase.HELD):
             raise ProtocolError(f"the core has spoken in phase {self.phase}")
@@ -109,7 +117,7 @@ class Conversation:
             return self._refuse(error_answer(Reason.SHUTTING_DOWN))
         return self._refuse(answer_for_core(word.reason, word.retry_after_seconds))
 
-    def _dispatch(self, endpoints: Iterable[str]) -> bytes:
+    def _dispatch(self, endpoints: Iterable[str]) -> Answer:
         key = self._sender.engine_key
         return dispatch_response(
             self.pool,
@@ -120,13 +128,13 @@ class Conversation:
             part=self.part,
         )
 
-    def _forward(self, word: Forward) -> bytes:
+    def _forward(self, word: Forward) -> Answer:
         terms = PeerTerms(self._sender.router, word.hold_seconds, self._residencies)
         return forward_response(
             word.region, self.pool, self._ticket, terms, self._new_body, part=self.part
         )
 
-    def _refuse(self, answer: ErrorAnswer) -> bytes:
+    def _refuse(self, answer: ErrorAnswer) -> Answer:
         self.phase = Phase.ANSWERED
         self.finished = True
         self.outcome = answer.reason

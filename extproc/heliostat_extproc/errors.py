@@ -157,3 +157,4 @@ def error_answer(
         body=json.dumps(body).encode(),
         retry_after_seconds=retry_after,
     )
+    EvictReason.DISPLACED: Reason.QUEUE_FULL,

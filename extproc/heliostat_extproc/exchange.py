@@ -6,15 +6,22 @@ answered. What clients ask for comes in here, and what peers forward.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError
 
 from heliostat_extproc.apis import APIS, HEALTH_PATHS, MODELS_PATH, Api
-from heliostat_extproc.conversation import Conversation, Outcome, Phase, ProtocolError, Sender
+from heliostat_extproc.conversation import (
+    Answer,
+    Conversation,
+    Outcome,
+    Phase,
+    ProtocolError,
+    Sender,
+)
 from heliostat_extproc.discovery.catalog import Resolution, ServedModel
 from heliostat_extproc.errors import InputError, Reason, answer_for_input
 from heliostat_extproc.ext_proc_wire import CONTINUE, immediate_response
@@ -37,6 +44,7 @@ from heliostat_routing.events import RequestArrived
 from heliostat_routing.residency import allows
 
 _WHOLE_BODY_MODES = (
+from heliostat_extproc.wishes import Wishes, read_wishes
     ProcessingMode.NONE,
     ProcessingMode.BUFFERED,
 )
@@ -46,6 +54,10 @@ class Directory(Protocol):
     """What can be asked for now; it may change between requests.
 
     All raise NotSyncedError while nothing is known yet.
+PriorityOf = Callable[[str, str], int]
+"""Says which priority an objective of this name has in a pool; 0 where there is none."""
+
+
     """
 
     def resolve(self, name: str) -> Resolution | None:
@@ -80,6 +92,7 @@ class ExchangeSettings:
 
 class Exchange(Conversation):
     """The conversation about one request of a client, or of a peer.
+    priority_of: PriorityOf = lambda _pool, _objective: 0
 
     `receive` takes each message and returns the answer to send, or a `Question` for the core, whose
     word goes to `answer`.
@@ -104,7 +117,14 @@ class Exchange(Conversation):
         self.turned_away: str | None = None
         """The peer's router whose request has come and has not got as far as to the core."""
 
-    def receive(self, data: bytes) -> bytes | Question:
+    def close(self) -> None:
+        """End what the request has of its tenant's limits."""
+        if self._admission is not None and self._admitted:
+            self._admission.leave(self._admitted)
+            self._admitted = ""
+
+    def receive(self, data: bytes) -> Answer | Question:
+        self._wishes = Wishes()
         """Take one message; raise `ProtocolError` if it makes no sense here."""
         try:
             message = ProcessingRequest.FromString(data)
@@ -122,12 +142,14 @@ class Exchange(Conversation):
             raise ProtocolError(f"{kind or 'an empty message'} in phase {self.phase}")
         return CONTINUE[kind]
 
-    def _on_headers(self, message: Any) -> bytes:
+    def _on_headers(self, message: Any, message_bytes: int) -> Answer:
         if self.phase is not Phase.HEADERS:
             raise ProtocolError(f"headers in phase {self.phase}")
-        if message.protocol_config.request_body_mode not in _WHOLE_BODY_MODES:
-            raise ProtocolError("request_body_mode must be BUFFERED")
-        head = read_head(message.request_headers.headers.headers)
+        self._take_modes(message.protocol_config)
+        headers = message.request_headers.headers
+        if not self._from_peer:
+            check_size(headers, message_bytes)
+        head = read_head(headers.headers)
         self.request_id = read_request_id(head)
         self.traceparent = head.get(TRACEPARENT, "")
         method, path = head.get(":method", ""), read_path(head)
@@ -142,6 +164,7 @@ class Exchange(Conversation):
                 raise InputError(Reason.MALFORMED_REQUEST, "the body is empty")
             self.phase = Phase.BODY
             return CONTINUE["request_headers"]
+            self._wishes = read_wishes(head)
         return self._serve(method, path)
 
     def _read_terms(self, head: dict[str, str]) -> Terms:
@@ -152,6 +175,11 @@ class Exchange(Conversation):
         else:
             terms = read_client_terms(head)
         for rule in terms.residencies:
+    def _take_modes(self, config: Any) -> None:
+        """Take how bodies come; raise ProtocolError where it is not whole."""
+        if config.request_body_mode not in _WHOLE_BODY_MODES:
+            raise ProtocolError("request_body_mode must be BUFFERED")
+
             self._stay_within(rule)
         return terms
 
@@ -229,6 +257,7 @@ class Exchange(Conversation):
         )
 
 
+        wish = self._wishes.objective
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:
     if method not in allowed:
         raise InputError(Reason.METHOD_NOT_ALLOWED, f"`{path[:200]}` takes {allowed[0]}")
@@ -242,4 +271,6 @@ def _model_card(model: ServedModel) -> dict[str, str | int | None]:
         "owned_by": "heliostat",
         "root": model.root,
         "parent": model.parent,
+                priority=0 if wish is None else self._settings.priority_of(resolved.pool, wish),
+                ttft_objective_seconds=self._wishes.ttft_objective_seconds,
     }

@@ -10,9 +10,17 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 import structlog
 
-from heliostat_extproc.conversation import Conversation, Outcome, Phase, ProtocolError, Sender
+from heliostat_extproc.conversation import (
+    Answer,
+    Conversation,
+    Outcome,
+    Phase,
+    ProtocolError,
+    Sender,
+)
 from heliostat_extproc.discovery.catalog import NotSyncedError
 from heliostat_extproc.driver import FallOpen, RouterDriver, Verdict
+from heliostat_extproc.endpoint_picker.exchange import PickerExchange
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Question
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
@@ -109,13 +117,13 @@ class ExtProcServicer:
             finally:
                 self._observer.on_returned(returned)
             return
-        ticket = self._driver.next_ticket()
-        from_peer = entrance is wire.Entrance.FEDERATION
-        exchange = Exchange(ticket, self._directory, self._settings, sender, from_peer=from_peer)
+        exchange = self._open(sender, entrance, own_envoy=own_envoy)
         try:
             await self._converse(exchange, context)
         finally:
-            self._driver.finish(ticket)
+            exchange.close()
+            self._tell_end(exchange)
+            self._driver.finish(exchange.ticket)
             if exchange.turned_away is not None:
                 self._driver.submit(ForwardTurnedAway(exchange.turned_away))
             self._observer.on_finished(exchange, own_envoy=own_envoy)
@@ -123,6 +131,30 @@ class ExtProcServicer:
     async def _converse(self, exchange: Exchange | ReturnExchange, context: _Context) -> None:
         """Answer until the HTTP exchange ends, or cannot be gone on with."""
         inbox = _Inbox(context)
+    def _open(self, sender: Sender, entrance: wire.Entrance, *, own_envoy: bool) -> Exchange:
+        ticket, now = self._driver.next_ticket(), asyncio.get_running_loop().time
+        if not own_envoy:
+            return PickerExchange(ticket, self._directory, self._settings, sender, now)
+        from_peer = entrance is wire.Entrance.FEDERATION
+        return Exchange(
+            ticket,
+            self._directory,
+            self._settings,
+            sender,
+            from_peer=from_peer,
+            admission=None if from_peer else self._admission,
+        )
+
+    def _tell_end(self, exchange: Exchange) -> None:
+        if isinstance(exchange, PickerExchange):
+            exchange.end()
+            self._tell(exchange)
+
+    def _tell(self, exchange: PickerExchange) -> None:
+        """Tell the core what a gateway of others has said of an answer."""
+        for event in exchange.take_told():
+            self._driver.submit(event)
+
         try:
             await self._answer_all(exchange, inbox, context)
         except NotSyncedError:
@@ -157,7 +189,9 @@ class ExtProcServicer:
                 if word is None:
                     return
                 answer = exchange.answer(word, asyncio.get_running_loop().time())
-            await context.write(answer)
+            elif isinstance(exchange, PickerExchange):
+                self._tell(exchange)
+            await _write(answer, context)
 
     def _traceparent(self, exchange: Conversation, context: _Context) -> str:
         """Take the trace context of Envoy's call, else that of the request, where it matters."""
@@ -195,16 +229,17 @@ class ExtProcServicer:
             return word
         now = asyncio.get_running_loop().time
         held_at = now()
-        await context.write(exchange.answer(word, held_at))
+        await _write(exchange.answer(word, held_at), context)
         verdict = asyncio.ensure_future(self._driver.verdict(word))
         try:
-            await asyncio.wait((verdict, inbox.peek()), return_when=asyncio.FIRST_COMPLETED)
-            if verdict.done():
-                return verdict.result()
-            message = await inbox.read()
-            if message is not None:
-                raise ProtocolError("a message while the request is held")
-            return None
+            while True:
+                await asyncio.wait((verdict, inbox.peek()), return_when=asyncio.FIRST_COMPLETED)
+                if verdict.done():
+                    return verdict.result()
+                message = await inbox.read()
+                if message is None:
+                    return None
+                exchange.receive_while_held(message)
         finally:
             verdict.cancel()
             self._observer.on_held(exchange, now() - held_at)
@@ -228,6 +263,14 @@ class ExtProcServicer:
 def _entrance(context: _Context) -> wire.Entrance:
     """Say by which of Envoy's listeners the request has come; that of clients without a word."""
     told = _metadata(context, wire.ENTRANCE_METADATA)
+async def _write(answer: Answer, context: _Context) -> None:
+    if isinstance(answer, bytes):
+        await context.write(answer)
+        return
+    for message in answer:
+        await context.write(message)
+
+
     return _ENTRANCES.get(told, wire.Entrance.CLIENTS)
 
 

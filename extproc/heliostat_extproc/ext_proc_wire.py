@@ -65,12 +65,12 @@ def dispatch_response(
     """
     response, mutation = _steer(wire.cluster_name(pool), ticket, new_body, part)
     if authorization is not None:
-        _set_header(mutation.set_headers, "authorization", authorization)
+        set_header(mutation.set_headers, "authorization", authorization)
     if part == "request_headers":
         mutation.remove_headers.extend(wire.PEER_HEADERS)
     destination = ",".join(endpoints)
     if destination:
-        _set_header(mutation.set_headers, wire.ENDPOINT_KEY, destination)
+        set_header(mutation.set_headers, wire.ENDPOINT_KEY, destination)
         lb = response.dynamic_metadata.fields[wire.LB_NAMESPACE].struct_value.fields
         lb[wire.ENDPOINT_KEY].string_value = destination
     return bytes(response.SerializeToString())
@@ -88,11 +88,11 @@ def forward_response(
     """Send the request to another region; without an answer from there it comes back."""
     response, mutation = _steer(wire.peer_cluster(region), ticket, new_body, part)
     headers = mutation.set_headers
-    _set_header(headers, wire.POOL_HEADER, pool)
-    _set_header(headers, wire.ORIGIN_HEADER, terms.router)
-    _set_header(headers, wire.HOLD_HEADER, f"{terms.hold_seconds:.3f}")
+    set_header(headers, wire.POOL_HEADER, pool)
+    set_header(headers, wire.ORIGIN_HEADER, terms.router)
+    set_header(headers, wire.HOLD_HEADER, f"{terms.hold_seconds:.3f}")
     if terms.residencies is not None:
-        _set_header(headers, wire.RESIDENCY_HEADER, terms.residencies)
+        set_header(headers, wire.RESIDENCY_HEADER, terms.residencies)
     return bytes(response.SerializeToString())
 
 
@@ -104,9 +104,9 @@ def _steer(cluster: str, ticket: int, new_body: bytes | None, part: Part) -> tup
     mutation = common.header_mutation
     if new_body is not None:
         common.body_mutation.body = new_body
-        _set_header(mutation.set_headers, "content-length", str(len(new_body)))
-    _set_header(mutation.set_headers, wire.CLUSTER_HEADER, cluster)
-    _set_header(mutation.set_headers, wire.TICKET_HEADER, str(ticket))
+        set_header(mutation.set_headers, "content-length", str(len(new_body)))
+    set_header(mutation.set_headers, wire.CLUSTER_HEADER, cluster)
+    set_header(mutation.set_headers, wire.TICKET_HEADER, str(ticket))
     router = response.dynamic_metadata.fields[wire.ROUTER_NAMESPACE].struct_value.fields
     router[wire.TICKET_KEY].string_value = str(ticket)
     return response, mutation
@@ -144,13 +144,14 @@ def immediate_response(
     immediate.status.code = status
     immediate.body = body
     immediate.details = details
-    _set_header(immediate.headers.set_headers, "content-type", "application/json")
+    set_header(immediate.headers.set_headers, "content-type", "application/json")
     for key, value in headers:
-        _set_header(immediate.headers.set_headers, key, value)
+        set_header(immediate.headers.set_headers, key, value)
     return bytes(response.SerializeToString())
 
 
-def _set_header(options: Any, key: str, value: str) -> None:
+def set_header(options: Any, key: str, value: str) -> None:
+    """Add a change that sets this header, whatever it was before."""
     option = options.add()
     option.append_action = _OVERWRITE
     option.header.key = key

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from heliostat_extproc.conversation import Conversation, Phase, ProtocolError, Sender
+from heliostat_extproc.conversation import Answer, Conversation, Phase, ProtocolError, Sender
 from heliostat_extproc.driver import FallOpen, Verdict
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.errors import ErrorAnswer, Reason, error_answer
@@ -39,7 +39,7 @@ class ReturnExchange(Conversation):
     def __init__(self, sender: Sender) -> None:
         super().__init__(0, sender)
 
-    def receive(self, data: bytes) -> bytes | GivenBack:
+    def receive(self, data: bytes) -> Answer | GivenBack:
         """Take one message; raise `ProtocolError` if it makes no sense here."""
         try:
             message = ProcessingRequest.FromString(data)
@@ -52,7 +52,7 @@ class ReturnExchange(Conversation):
             raise ProtocolError(f"{kind or 'an empty message'} in phase {self.phase}")
         return CONTINUE[kind]
 
-    def _on_headers(self, head: dict[str, str]) -> bytes | GivenBack:
+    def _on_headers(self, head: dict[str, str]) -> Answer | GivenBack:
         self.pool = head.get(wire.POOL_HEADER, "")
         ticket = head.get(wire.TICKET_HEADER, "")
         if not ticket.isdecimal():
@@ -67,13 +67,13 @@ class ReturnExchange(Conversation):
         self.pool = pool
         self._residencies = format_residencies(residencies)
 
-    def answer(self, word: Verdict | Enqueue, now: float) -> bytes:
+    def answer(self, word: Verdict | Enqueue, now: float) -> Answer:
         """Put the core's word in Envoy's terms, where the pool is known by now."""
         if isinstance(word, FallOpen) and not self.pool:
             return self._refuse(error_answer(Reason.ENDPOINT_FAILED))
         return super().answer(word, now)
 
-    def _refuse(self, answer: ErrorAnswer) -> bytes:
+    def _refuse(self, answer: ErrorAnswer) -> Answer:
         """Answer for good: Envoy has nowhere else to try."""
         self.phase = Phase.ANSWERED
         self.finished = True

@@ -41,15 +41,22 @@ class EndpointsReport:
 class PoolSync:
     """The pools in force; `resolve` and `models` answer from the newest snapshot.
 
-    `policy` overrides the policy of every pool.
+    `policy` overrides the policy of every pool. A router that has no Envoy of its own does not
+    wait for one to know an endpoint.
     """
 
     def __init__(
-        self, driver: RouterDriver, publish: Publish, *, policy: PolicyName | None = None
+        self,
+        driver: RouterDriver,
+        publish: Publish,
+        *,
+        policy: PolicyName | None = None,
+        own_envoy: bool = True,
     ) -> None:
         self._driver = driver
         self._publish = publish
         self._policy = policy
+        self._own_envoy = own_envoy
         self._catalog = Catalog()
         self._model_of_pool: dict[str, str] = {}
         self._wanted: dict[str, PoolUpdated] = {}
@@ -160,8 +167,10 @@ class PoolSync:
     def _tell_core(self) -> None:
         for pool, wanted in self._wanted.items():
             acked = self._acked.get(pool, frozenset())
-            endpoints = tuple(_as_known(endpoint, acked) for endpoint in wanted.endpoints)
-            update = replace(wanted, endpoints=endpoints)
+            update = wanted
+            if self._own_envoy:
+                endpoints = tuple(_as_known(endpoint, acked) for endpoint in wanted.endpoints)
+                update = replace(wanted, endpoints=endpoints)
             if update != self._told.get(pool):
                 self._told[pool] = update
                 self._driver.submit(update)

@@ -68,6 +68,8 @@ class RouterSettings:
     envoy_files: SidecarSettings | None = None
     """What to write for an Envoy that someone else starts."""
     engine_key_file: Path | None = None
+    own_envoy: bool = True
+    """Whether an Envoy connects to the socket; else other gateways alone ask."""
     """The file of the API key that engines ask for."""
     admin_host: str = "127.0.0.1"
     admin_port: int = 9090
@@ -118,7 +120,12 @@ class RouterProcess:
         )
         self._peering = NO_PEERING
         self._pool_addresses: Mapping[str, Sequence[str]] | None = None
-        self.pools = PoolSync(self.driver, self._publish_pools, policy=settings.policy)
+        self.pools = PoolSync(
+            self.driver,
+            self._publish_pools,
+            policy=settings.policy,
+            own_envoy=settings.own_envoy,
+        )
         self.access_log = AccessLogServer(self._on_log_event, journal.on_measured)
         self._engine_key = _read_engine_key(settings.engine_key_file)
         self.membership = self._join(settings.membership, core)

@@ -15,6 +15,7 @@ from heliostat_extproc.errors import InputError, Reason
 from heliostat_extproc.ext_proc_wire import LONGEST_HOLD_SECONDS
 from heliostat_extproc.federation.identity import parse_identity
 from heliostat_extproc.observing.trace_context import TRACEPARENT
+from heliostat_extproc.wishes import OBJECTIVE_HEADERS, TTFT_OBJECTIVE_HEADERS
 
 REQUEST_ID_HEADER = "x-request-id"
 """Envoy sets it where the client has not, and returns it."""
@@ -43,6 +44,8 @@ _WANTED = frozenset(
         wire.POOL_HEADER,
         wire.ORIGIN_HEADER,
         wire.HOLD_HEADER,
+        *OBJECTIVE_HEADERS,
+        *TTFT_OBJECTIVE_HEADERS,
         wire.RESIDENCY_HEADER,
         wire.CLIENT_RESIDENCY_HEADER,
         wire.IDENTITY_HEADER,

@@ -1,0 +1,1 @@
+"""The endpoint picker protocol, as gateways of others speak it."""
