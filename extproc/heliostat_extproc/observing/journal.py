@@ -1,8 +1,8 @@
 """Follows each request from its arrival to the end of its answer, and tells how it went, once.
 
-Two sources are joined by the ticket: the stream on which Envoy asked about the request, and the
-entry of Envoy's access log. The stream's end comes with the exchange's, the entry up to a batch
-later, or never: then the request is told without it.
+Three sources are joined by the ticket: the stream on which Envoy asked about the request, the entry
+of Envoy's log of requests and those of its log of attempts. The stream's end comes with the
+exchange's, entries up to a batch later and in no order, or never: then it is told without them.
 """
 
 import time
@@ -27,8 +27,12 @@ from heliostat_routing.events import (
 
 PATIENCE_SECONDS = 10.0
 """How long the entry of the access log is waited for after the end of the stream."""
+LINGER_SECONDS = 0.25
+"""How long entries of attempts are waited for once all else is known."""
 MOST_AWAITED = 50_000
-"""Requests whose entry is waited for."""
+"""Requests that have ended and are not told yet."""
+_TOLD_AT_ONCE = 2
+"""Requests told with the end of another: more than one, so that none are left over."""
 
 _FOLLOWED = (AttemptStarted, AttemptFailed, DispatchFailed, ForwardRefused)
 _SENT = (Answered.DISPATCHED, Answered.FORWARDED, Answered.FELL_OPEN)
@@ -44,11 +48,13 @@ class Journal:
         self._tell = tuple(tell)
         self._open: dict[int, RequestRecord] = {}
         self._awaited: dict[int, RequestRecord] = {}
+        self._lingering: dict[int, RequestRecord] = {}
 
     @property
     def unfinished(self) -> tuple[RequestRecord, ...]:
         """The requests that have not been told yet, oldest first."""
-        return (*self._awaited.values(), *self._open.values())
+        ended = (*self._lingering.values(), *self._awaited.values())
+        return (*ended, *self._open.values())
 
     def on_asked(
         self, arrival: RequestArrived, conversation: Conversation, trace: TraceContext | None
@@ -81,7 +87,8 @@ class Journal:
     def _follow(
         self, now: float, event: AttemptStarted | AttemptFailed | DispatchFailed | ForwardRefused
     ) -> None:
-        record = self._open.get(event.ticket) or self._awaited.get(event.ticket)
+        ticket = event.ticket
+        record = self._open.get(ticket) or self._lingering.get(ticket) or self._awaited.get(ticket)
         if record is None:
             return
         record.note(now, event)
@@ -107,7 +114,7 @@ class Journal:
         record = self._awaited.pop(ticket, None)
         if record is not None:
             record.ending = _ending(outcome)
-            self._end(record)
+            self._linger(record)
 
     def on_finished(self, ticket: int, conversation: Conversation, *, measured: bool) -> None:
         """End a request's stream. With `measured`, Envoy's log tells of what was sent."""
@@ -121,10 +128,13 @@ class Journal:
         else:
             record.answered = outcome
         is_told = record.measured is not None or record.ending is not None
-        if measured and outcome in _SENT and record.pool and not is_told:
-            self._await(record)
-        else:
+        if not measured or outcome not in _SENT or not record.pool:
             self._end(record)
+        elif is_told:
+            self._linger(record)
+        else:
+            self._await(record)
+        self._tell_lingering(_TOLD_AT_ONCE)
 
     def on_measured(self, event: RequestMeasured, timing: Timing) -> None:
         """Take what Envoy's log says of the end of a request."""
@@ -135,10 +145,11 @@ class Journal:
         record = self._awaited.pop(event.ticket, None)
         if record is not None:
             record.measured, record.timing = event, timing
-            self._end(record)
+            self._linger(record)
 
     def sweep(self) -> None:
-        """Tell the requests of which the log has said nothing in time."""
+        """Tell what is due, and the requests of which the log has said nothing in time."""
+        self._tell_lingering(len(self._lingering))
         limit = self._clock() - PATIENCE_SECONDS
         while self._awaited:
             ticket, record = next(iter(self._awaited.items()))
@@ -152,6 +163,22 @@ class Journal:
         if len(self._awaited) > MOST_AWAITED:
             oldest = next(iter(self._awaited))
             self._end(self._awaited.pop(oldest))
+
+    def _linger(self, record: RequestRecord) -> None:
+        record.complete_at = self._clock()
+        self._lingering[record.ticket] = record
+        if len(self._lingering) > MOST_AWAITED:
+            oldest = next(iter(self._lingering))
+            self._end(self._lingering.pop(oldest))
+
+    def _tell_lingering(self, most: int) -> None:
+        limit = self._clock() - LINGER_SECONDS
+        for _ in range(most):
+            record = next(iter(self._lingering.values()), None)
+            if record is None or record.complete_at > limit:
+                return
+            del self._lingering[record.ticket]
+            self._end(record)
 
     def _end(self, record: RequestRecord) -> None:
         record.settle()

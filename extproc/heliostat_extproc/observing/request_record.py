@@ -96,6 +96,8 @@ class RequestRecord:
     ending: Ending | Reason | None = None
     """None while it goes on."""
     finished_at: float | None = None
+    complete_at: float = 0.0
+    """When all was known of it but for attempts."""
     measured: RequestMeasured | None = None
     timing: Timing | None = None
 
