@@ -9,13 +9,16 @@ from itertools import islice
 
 from heliostat_routing.admission_clock import AdmissionClock
 from heliostat_routing.breaker import Breaker
-from heliostat_routing.events import EngineMetrics
+from heliostat_routing.events import EndpointLearned, EngineMetrics
 from heliostat_routing.hit_audit import HitAudit
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.progress import Progress
 
 STEP_WEIGHT = 0.1
 """What the latest answer weighs in the length of a step: about 10 count."""
+
+LONGEST_STEP_SECONDS = 60.0
+"""A sibling that tells of a longer step is not believed."""
 
 
 class Endpoint:
@@ -113,6 +116,17 @@ class Endpoint:
             self.step_seconds += (seconds - self.step_seconds) * STEP_WEIGHT
         else:
             self.step_seconds = seconds
+
+    @property
+    def learned(self) -> EndpointLearned:
+        """What a router that comes late is told of it."""
+        return EndpointLearned(self.address, self.prefill.samples, self.step_seconds)
+
+    def learn_from(self, told: EndpointLearned) -> None:
+        """Know what a sibling has learned, where that is more."""
+        self.prefill.take_over(told.prefill)
+        if not self.step_seconds and 0 < told.step_seconds <= LONGEST_STEP_SECONDS:
+            self.step_seconds = told.step_seconds
 
     def on_finish(self, ticket: int, now: float, kv_tokens: float) -> None:
         """Account a finished request: what it held is free, and one that waited can run."""

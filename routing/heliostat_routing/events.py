@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from heliostat_routing.capacity import PoolCapacity
+from heliostat_routing.learned import LineSamples, TokenSamples
 from heliostat_routing.settings import EndpointSettings, PoolSettings
 
 
@@ -291,6 +292,27 @@ class PrefixesKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolLearned:
+    """What a sibling has learned of a pool's requests: for a router that has come late."""
+
+    pool: str
+    prefill: LineSamples
+    pace: LineSamples
+    tokens: TokenSamples
+    usual_work_seconds: float
+    usual_kv_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLearned:
+    """What a sibling has learned of an endpoint: for a router that has come late."""
+
+    endpoint: str
+    prefill: LineSamples
+    step_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: the instant of the last `WakeAt` command has come."""
 
@@ -316,5 +338,7 @@ Event = (
     | SiblingQueues
     | SiblingGone
     | PrefixesKnown
+    | PoolLearned
+    | EndpointLearned
     | Tick
 )

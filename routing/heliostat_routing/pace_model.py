@@ -5,6 +5,8 @@ growth is drawn to zero until samples of different loads outweigh it (ridge regr
 evidence a crowded engine is taken to be as fast as an empty one.
 """
 
+from heliostat_routing.learned import LineSamples
+
 MEMORY = 0.98
 """What a sample keeps of its weight when the next one comes: about 50 samples count."""
 PRIOR_SPREAD_RATIO = 0.3
@@ -28,6 +30,23 @@ class PaceModel:
         self._seconds = self._seconds * MEMORY + seconds_per_token
         self._load_load = self._load_load * MEMORY + load * load
         self._load_seconds = self._load_seconds * MEMORY + load * seconds_per_token
+        self._fit()
+
+    @property
+    def samples(self) -> LineSamples:
+        """What it was fitted to."""
+        return LineSamples(
+            self._weight, self._load, self._seconds, self._load_load, self._load_seconds
+        )
+
+    def take_over(self, told: LineSamples) -> None:
+        """Know what a sibling has learned, where that is more and can be."""
+        if told.weight > self._weight and told.can_be(MEMORY):
+            self._weight, self._load, self._seconds = told.weight, told.x, told.y
+            self._load_load, self._load_seconds = told.xx, told.xy
+            self._fit()
+
+    def _fit(self) -> None:
         mean_load = self._load / self._weight
         mean_seconds = self._seconds / self._weight
         covariance = self._load_seconds - self._load * mean_seconds

@@ -1,6 +1,7 @@
 """One pool: its settings, its members as a set, its queue, and what was learned of its requests."""
 
-from heliostat_routing.events import PoolUpdated
+from heliostat_routing.events import PoolLearned, PoolUpdated
+from heliostat_routing.learned import GREATEST
 from heliostat_routing.pace_model import PaceModel
 from heliostat_routing.prefill_model import PrefillModel
 from heliostat_routing.room import Room
@@ -70,6 +71,26 @@ class Pool:
         """Learn from a request that is sent what a usual one needs."""
         self.usual_work_seconds += (work_seconds - self.usual_work_seconds) * NEED_WEIGHT
         self.usual_kv_tokens += (max(1.0, kv_tokens) - self.usual_kv_tokens) * NEED_WEIGHT
+
+    @property
+    def learned(self) -> PoolLearned:
+        """What a router that comes late is told of it."""
+        return PoolLearned(
+            self.name,
+            self.prefill.samples,
+            self.pace.samples,
+            self.tokens.samples,
+            self.usual_work_seconds,
+            self.usual_kv_tokens,
+        )
+
+    def learn_from(self, told: PoolLearned) -> None:
+        """Know what a sibling has learned, where that is more."""
+        self.prefill.take_over(told.prefill)
+        self.pace.take_over(told.pace)
+        usual = told.usual_work_seconds, told.usual_kv_tokens
+        if self.tokens.take_over(told.tokens) and all(0 <= it <= GREATEST for it in usual):
+            self.usual_work_seconds, self.usual_kv_tokens = usual[0], max(1.0, usual[1])
 
     def take_over(self, event: PoolUpdated, slot_of: dict[str, int]) -> None:
         """Take over the whole truth: settings, members, who is ready and holds which adapter."""

@@ -5,6 +5,8 @@ slope drawn to the assumed one until samples of different lengths outweigh it (r
 Only the slope is used to predict: the base is the engine's step and network, not prefill work.
 """
 
+from heliostat_routing.learned import LineSamples
+
 MEMORY = 0.97
 """What a sample keeps of its weight when the next one comes: about 33 samples count."""
 PRIOR_SPREAD_TOKENS = 1000.0
@@ -41,6 +43,18 @@ class PrefillModel:
         self._uu = self._uu * MEMORY + u * u
         self._ut = self._ut * MEMORY + u * t
         self._slope = self._fit()
+
+    @property
+    def samples(self) -> LineSamples:
+        """What it was fitted to."""
+        return LineSamples(self._weight, self._u, self._t, self._uu, self._ut)
+
+    def take_over(self, told: LineSamples) -> None:
+        """Know what a sibling has learned, where that is more and can be."""
+        if told.weight > self._weight and told.can_be(MEMORY):
+            self._weight, self._u, self._t = told.weight, told.x, told.y
+            self._uu, self._ut = told.xx, told.xy
+            self._slope = self._fit()
 
     def _fit(self) -> float:
         spread = self._uu - self._u * self._u / self._weight

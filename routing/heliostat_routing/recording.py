@@ -13,6 +13,7 @@ from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.commands import Command
 from heliostat_routing.errors import RecordingError
 from heliostat_routing.events import EngineMetrics, Event, PeerSettings, SiblingQueue
+from heliostat_routing.learned import LineSamples, TokenSamples
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointSettings, PoolSettings
 
@@ -22,10 +23,12 @@ _TYPES: dict[str, type] = {
         *get_args(Event),
         EndpointSettings,
         EngineMetrics,
+        LineSamples,
         PeerSettings,
         PoolCapacity,
         PoolSettings,
         SiblingQueue,
+        TokenSamples,
     )
 }
 _ENUMS: dict[str, dict[str, type[StrEnum]]] = {

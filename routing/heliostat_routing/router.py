@@ -19,6 +19,7 @@ from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
     DispatchFailed,
+    EndpointLearned,
     EngineMetrics,
     Event,
     ForwardRefused,
@@ -27,6 +28,7 @@ from heliostat_routing.events import (
     Outcome,
     PeerLost,
     PeersUpdated,
+    PoolLearned,
     PoolRemoved,
     PoolUpdated,
     PrefixesKnown,
@@ -149,6 +151,14 @@ class Router:
                 self._on_sibling_gone(name, now)
             case PrefixesKnown(address, keys, age_seconds):
                 self._books.restore(address, keys, now - age_seconds)
+            case PoolLearned():
+                pool = self._books.pools.get(event.pool)
+                if pool is not None:
+                    pool.learn_from(event)
+            case EndpointLearned():
+                endpoint = self._books.fleet.by_address.get(event.endpoint)
+                if endpoint is not None:
+                    endpoint.learn_from(event)
 
     def _on_arrived(self, request: RequestArrived, now: float) -> None:
         pool = self._books.pools.get(request.pool)

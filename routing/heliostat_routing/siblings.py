@@ -16,7 +16,9 @@ from heliostat_routing.commands import Command, Dispatch
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
+    EndpointLearned,
     Event,
+    PoolLearned,
     PrefixesKnown,
     RequestFinished,
     RequestMeasured,
@@ -41,7 +43,9 @@ CHUNK_KEYS = 256
 MOST_KEYS = 200_000
 """Block keys in a snapshot, of all endpoints together."""
 
-SiblingEvent = SiblingSent | SiblingTold | SiblingQueues | PrefixesKnown
+SiblingEvent = (
+    SiblingSent | SiblingTold | SiblingQueues | PrefixesKnown | PoolLearned | EndpointLearned
+)
 
 
 @dataclass(slots=True)
@@ -170,6 +174,8 @@ class Relay:
 
         It is to be told SiblingGone of this router before, so that what has ended meanwhile ends.
         """
+        yield from (pool.learned for pool in self._books.pools.values())
+        yield from (endpoint.learned for endpoint in self._books.fleet.by_address.values())
         flights = [f for t, f in self._books.flights.items() if t >= 0 and f.endpoint is not None]
         flights.sort(key=lambda flight: flight.dispatched_at)
         for flight in flights:

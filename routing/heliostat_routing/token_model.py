@@ -1,5 +1,6 @@
 """What a pool's requests look like in tokens, learned from the usage that engines report."""
 
+from heliostat_routing.learned import GREATEST, ROUNDING_RATIO, TokenSamples
 from heliostat_routing.settings import BLOCK_BYTES
 
 MEMORY = 0.98
@@ -17,6 +18,7 @@ class TokenModel:
     __slots__ = (
         "_bytes",
         "_tokens",
+        "_weight",
         "block_tokens",
         "bytes_per_token",
         "mean_duration_seconds",
@@ -24,6 +26,7 @@ class TokenModel:
     )
 
     def __init__(self) -> None:
+        self._weight = 0.0
         self._tokens = 256.0
         self._bytes = self._tokens * ASSUMED_BYTES_PER_TOKEN
         self.bytes_per_token = ASSUMED_BYTES_PER_TOKEN
@@ -39,13 +42,44 @@ class TokenModel:
         if prompt_tokens > 0 and low <= prompt_bytes <= high:
             self._bytes = self._bytes * MEMORY + prompt_bytes
             self._tokens = self._tokens * MEMORY + prompt_tokens
-            self.bytes_per_token = self._bytes / self._tokens
-            self.block_tokens = BLOCK_BYTES / self.bytes_per_token
+            self._weigh()
 
     def observe_output(self, output_tokens: int, duration_seconds: float) -> None:
         """Learn from a request that ran to its end."""
+        self._weight = self._weight * MEMORY + 1.0
         self.mean_output_tokens += (output_tokens - self.mean_output_tokens) * (1 - MEMORY)
         self.mean_duration_seconds += (duration_seconds - self.mean_duration_seconds) * (1 - MEMORY)
+
+    @property
+    def samples(self) -> TokenSamples:
+        """What it knows, in a few numbers."""
+        return TokenSamples(
+            self._weight,
+            self._bytes,
+            self._tokens,
+            self.mean_output_tokens,
+            self.mean_duration_seconds,
+        )
+
+    def take_over(self, told: TokenSamples) -> bool:
+        """Know what a sibling has learned, where that is more and can be; return whether."""
+        sane = 0 < told.prompt_tokens <= GREATEST and (
+            FEWEST_BYTES_PER_TOKEN <= told.prompt_bytes / told.prompt_tokens <= MOST_BYTES_PER_TOKEN
+        )
+        means = (told.mean_output_tokens, told.mean_duration_seconds)
+        sane = sane and all(0 < mean <= GREATEST for mean in means)
+        most = (1 + ROUNDING_RATIO) / (1 - MEMORY)
+        if not sane or not self._weight < told.weight <= most:
+            return False
+        self._weight, self._bytes = told.weight, told.prompt_bytes
+        self._tokens = told.prompt_tokens
+        self.mean_output_tokens, self.mean_duration_seconds = means
+        self._weigh()
+        return True
+
+    def _weigh(self) -> None:
+        self.bytes_per_token = self._bytes / self._tokens
+        self.block_tokens = BLOCK_BYTES / self.bytes_per_token
 
     def expected_output(self, most: int | None) -> float:
         """Output tokens to expect of a request that may produce at most so many."""

@@ -15,6 +15,7 @@ from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
     DispatchFailed,
+    EndpointLearned,
     EngineMetrics,
     Event,
     ForwardRefused,
@@ -24,6 +25,7 @@ from heliostat_routing.events import (
     PeerLost,
     PeerSettings,
     PeersUpdated,
+    PoolLearned,
     PoolRemoved,
     PoolUpdated,
     PrefixesKnown,
@@ -39,6 +41,7 @@ from heliostat_routing.events import (
     SiblingTold,
     Tick,
 )
+from heliostat_routing.learned import LineSamples, TokenSamples
 from heliostat_routing.recording import decode_event, encode_step, replay
 from heliostat_routing.router import Router
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName, PoolSettings
@@ -86,6 +89,7 @@ def busy_hour(policy: PolicyName) -> list[tuple[float, Event]]:
         ]
         events += [(now, event) for event in dice.sample(later, 5)]
         theirs = RequestArrived(ticket, "p", prompt, size, 64)
+        line = LineSamples(25.0, 9000.0, 30.0, 6e6, 2e4)
         heard: list[Event] = [
             SiblingSent("r2", theirs, address, 0.005),
             SiblingTold("r2", AttemptStarted(ended, address)),
@@ -94,6 +98,8 @@ def busy_hour(policy: PolicyName) -> list[tuple[float, Event]]:
             SiblingQueues("r2", (SiblingQueue("p", 2, 1.5, ((address, 0.5),)),)),
             SiblingQueues("r2", ()),
             PrefixesKnown(address, prompt, 3.0),
+            PoolLearned("p", line, line, TokenSamples(30.0, 4e4, 1e4, 150.0, 3.0), 0.2, 900.0),
+            EndpointLearned(address, line, 0.02),
         ]
         events += [(now, event) for event in dice.sample(heard, 2)]
     events += [

@@ -1,14 +1,19 @@
 """Routers of one region: one view of its endpoints, and who takes a freed one."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heliostat_routing.commands import Command, Dispatch
 from heliostat_routing.events import (
     AttemptStarted,
+    EndpointLearned,
     Event,
     Outcome,
+    PoolLearned,
     RequestArrived,
     RequestFinished,
     RequestMeasured,
@@ -18,6 +23,7 @@ from heliostat_routing.events import (
     SiblingSent,
     SiblingTold,
 )
+from heliostat_routing.learned import LineSamples, TokenSamples
 from heliostat_routing.siblings import (
     TURN_SECONDS,
     SiblingEvent,
@@ -235,6 +241,80 @@ def test_a_snapshot_brings_a_late_router_to_the_same_view() -> None:
         assert sorted(held) == [0, 0, 0, 0, 10, 10]
     late.tell(SiblingGone("r0"))
     assert [late.router.inflight(address) for address in ("e0", "e1")] == [0, 0]
+
+
+def teach(book: Playbook, ticket: int, blocks: int, step_seconds: float = 0.01) -> None:
+    """An engine of half the assumed speed serves a request, with 20 output tokens."""
+    tokens = blocks * 256
+    book.arrive(ticket, keys((f"own {ticket}", blocks)))
+    ttft_seconds = 2 * tokens / SLOW
+    duration_seconds = ttft_seconds + 19 * step_seconds
+    measured = RequestMeasured(
+        ticket, "e0", Outcome.SERVED, ttft_seconds, duration_seconds, tokens, 0, 20, 80
+    )
+    book.tell(RequestFinished(ticket), after=duration_seconds)
+    book.tell(measured)
+
+
+def learned_of(book: Playbook) -> list[float]:
+    """What a router believes of its pool and endpoint."""
+    books = book.router._books
+    pool, endpoint = books.pools["p"], books.fleet.by_address["e0"]
+    return [
+        pool.prefill.tokens_per_second,
+        pool.decode_seconds(None),
+        pool.tokens.bytes_per_token,
+        pool.tokens.mean_duration_seconds,
+        pool.usual_work_seconds,
+        pool.usual_kv_tokens,
+        endpoint.prefill.tokens_per_second,
+        endpoint.step_seconds,
+    ]
+
+
+def test_a_late_router_knows_what_the_others_have_learned() -> None:
+    """Rates, paces and sizes come with the snapshot; one that has learned more keeps its own."""
+    early, late = (Playbook(1, prefill_tokens_per_second=SLOW) for _ in range(2))
+    for ticket in range(30):
+        teach(early, ticket, blocks=10 + ticket % 7)
+    for ticket in range(30, 40):  # more stay each time, and the engine gets slower
+        early.arrive(100 + ticket, keys(("that stays", 1)))
+        teach(early, ticket, blocks=10, step_seconds=0.01 * (ticket - 28))
+    known = learned_of(early)
+    assert known[-2] < 0.8 * SLOW
+    assert all(a != b for a, b in zip(known, learned_of(late), strict=True))
+    for word in early.router.relay("r0").snapshot(early.now):
+        if not isinstance(word, SiblingSent):
+            late.tell(word)
+    assert learned_of(late) == pytest.approx(known)
+    for word in Playbook(1, prefill_tokens_per_second=SLOW).router.relay("r2").snapshot(0.0):
+        early.tell(word)
+    assert learned_of(early) == known
+
+
+ODD = st.sampled_from([0.0, 1e-9, 1.0, 20.0, 33.0, 1e6, 1e14, 1e300])
+LINES = st.builds(LineSamples, ODD, ODD, ODD, ODD, ODD)
+TOKENS = st.builds(TokenSamples, ODD, ODD, ODD, ODD, ODD)
+
+
+@given(st.lists(st.tuples(LINES, LINES, TOKENS, ODD, ODD, ODD), max_size=4))
+def test_whatever_a_sibling_has_learned_predictions_stay_sane(
+    told: list[tuple[LineSamples, LineSamples, TokenSamples, float, float, float]],
+) -> None:
+    """Sums that cannot be are passed over; what can be leaves rates above zero, and learning."""
+    book = Playbook(1, prefill_tokens_per_second=SLOW)
+    for line, pace, tokens, one, two, three in told:
+        book.tell(PoolLearned("p", line, pace, tokens, one, two))
+        book.tell(EndpointLearned("e0", line, three))
+    for event in (
+        PoolLearned("none", line, pace, tokens, 0.0, 0.0) for line, pace, tokens, *_ in told
+    ):
+        book.tell(event)
+    teach(book, 1, blocks=10)
+    beliefs = learned_of(book)
+    assert all(0 <= belief < inf for belief in beliefs)
+    assert SLOW / 100 <= beliefs[0] <= SLOW * 100
+    assert 0.5 <= beliefs[2] <= 16
 
 
 @dataclass

@@ -14,9 +14,11 @@ from heliostat_extproc.federation.state_pb2 import ScrapeFailed as ScrapeFailedM
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
+    EndpointLearned,
     EngineMetrics,
     MetricsScraped,
     Outcome,
+    PoolLearned,
     PrefixesKnown,
     RequestArrived,
     RequestFinished,
@@ -27,6 +29,7 @@ from heliostat_routing.events import (
     SiblingSent,
     SiblingTold,
 )
+from heliostat_routing.learned import LineSamples, TokenSamples
 
 SIBLING = "gateway-2"
 TICKETS = st.integers(0, 2**63)
@@ -82,6 +85,8 @@ HELD = st.lists(st.tuples(NAMES, SECONDS), max_size=3).map(tuple)
 QUEUES = st.lists(
     st.builds(SiblingQueue, NAMES, COUNTS, st.none() | SECONDS, HELD), max_size=3
 ).map(tuple)
+LINES = st.builds(LineSamples, SECONDS, SECONDS, SECONDS, SECONDS, SECONDS)
+TOKENS = st.builds(TokenSamples, SECONDS, SECONDS, SECONDS, SECONDS, SECONDS)
 EVENTS = st.one_of(
     st.builds(SiblingSent, st.just(SIBLING), REQUESTS, NAMES, SECONDS),
     st.builds(SiblingTold, st.just(SIBLING), TOLD),
@@ -89,6 +94,8 @@ EVENTS = st.one_of(
     st.builds(MetricsScraped, NAMES, METRICS),
     st.builds(ScrapeFailed, NAMES),
     st.builds(PrefixesKnown, NAMES, KEYS, SECONDS),
+    st.builds(PoolLearned, NAMES, LINES, LINES, TOKENS, SECONDS, SECONDS),
+    st.builds(EndpointLearned, NAMES, LINES, SECONDS),
 )
 
 
@@ -105,6 +112,7 @@ def test_an_event_is_the_same_on_the_other_side(event: RelayedEvent) -> None:
         Relayed(scrape_failed=ScrapeFailedMessage(endpoint="")),
         relayed_message(PrefixesKnown("e", (1,), float("nan"))),
         relayed_message(SiblingSent(SIBLING, RequestArrived(1, "p", (), 1), "e", -1.0)),
+        relayed_message(EndpointLearned("e", LineSamples(1.0, -1.0, 1.0, 1.0, 1.0), 0.0)),
     ],
 )
 def test_what_makes_no_sense_is_no_event(message: Relayed) -> None:
