@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation bench-federation crds proto charts lock clean
+.PHONY: help install check format test demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation bench bench-federation soak crds proto charts lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -55,6 +55,12 @@ e2e: $(INSTALLED) ## the scenarios on such clusters, as root (E2E_CLUSTER=kind: 
 
 e2e-federation: $(INSTALLED) ## three regions far apart, as root (ARGS=--long: ten minutes of faults too)
 	$(BIN)/pytest e2e/federation $(ARGS)
+
+bench: $(INSTALLED) ## what a request costs router and Envoy, beside the floor (ARGS=--quick: two minutes)
+	@$(BIN)/python bench/gateway.py --json bench-gateway.json $(ARGS)
+
+soak: $(INSTALLED) ## half an hour at half of the highest rate; fails if memory or latency rise (ARGS="--minutes 5")
+	@$(BIN)/python bench/soak.py --json bench-soak.json $(ARGS)
 
 bench-federation: $(INSTALLED) ## what a hop costs and what federation brings, as root
 	$(BIN)/python bench/federation.py $(ARGS)
