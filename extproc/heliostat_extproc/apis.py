@@ -15,21 +15,12 @@ class BodyFormat(StrEnum):
     """multipart/form-data, with a file."""
 
 
-class Dialect(StrEnum):
-    """In whose words an answer reports its usage, as Envoy names them."""
-
-    CHAT_COMPLETIONS = "OPENAI_CHAT_COMPLETIONS"
-    RESPONSES = "OPENAI_RESPONSES"
-    MESSAGES = "ANTHROPIC_MESSAGES"
-
-
 @dataclass(frozen=True, slots=True)
 class Api:
     """What the gateway must know of one path; all take POST."""
 
     path: str
     body: BodyFormat = BodyFormat.JSON
-    dialect: Dialect = Dialect.CHAT_COMPLETIONS
     computes: bool = True
     """Whether the engine computes the prompt, which is then in its cache."""
     generates: bool = True
@@ -43,8 +34,8 @@ class Api:
 _APIS = (
     Api("/v1/chat/completions"),
     Api("/v1/completions"),
-    Api("/v1/responses", dialect=Dialect.RESPONSES, opens_with_token=False, stateless=False),
-    Api("/v1/messages", dialect=Dialect.MESSAGES),
+    Api("/v1/responses", opens_with_token=False, stateless=False),
+    Api("/v1/messages"),
     Api("/v1/audio/transcriptions", body=BodyFormat.FORM),
     Api("/v1/audio/translations", body=BodyFormat.FORM),
     *(

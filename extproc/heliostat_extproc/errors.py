@@ -1,8 +1,9 @@
 """Every error a client can get from the gateway: one closed set, one place for status and wording.
 
 The router answers some, Envoy others, and a few both (see `envoy.local_replies`).
-A client sees an OpenAI-shaped body whose `code` is the reason, and the same reason in the header
-`x-heliostat-reason`.
+A client sees a body whose `code` is the reason, and the same reason in the header
+`x-heliostat-reason`. The body is that of both OpenAI and Anthropic: one says what kind of object it
+is and has a closed list of types, the other has `param` and `code`.
 """
 
 import json
@@ -60,10 +61,10 @@ class ErrorAnswer:
 _SHAPES: dict[Reason, tuple[int, str, str]] = {
     Reason.MALFORMED_REQUEST: (400, "invalid_request_error", "The request cannot be read"),
     Reason.UNSUPPORTED: (400, "invalid_request_error", "The gateway cannot serve this"),
-    Reason.UNKNOWN_MODEL: (404, "invalid_request_error", "No pool serves this model"),
-    Reason.UNKNOWN_PATH: (404, "invalid_request_error", "There is nothing at this path"),
+    Reason.UNKNOWN_MODEL: (404, "not_found_error", "No pool serves this model"),
+    Reason.UNKNOWN_PATH: (404, "not_found_error", "There is nothing at this path"),
     Reason.METHOD_NOT_ALLOWED: (405, "invalid_request_error", "This path takes another method"),
-    Reason.REQUEST_TOO_LARGE: (413, "invalid_request_error", "The request body is too large"),
+    Reason.REQUEST_TOO_LARGE: (413, "request_too_large", "The request body is too large"),
     Reason.QUEUE_FULL: (
         429,
         "rate_limit_error",
@@ -71,27 +72,27 @@ _SHAPES: dict[Reason, tuple[int, str, str]] = {
     ),
     Reason.NO_ENDPOINTS: (
         503,
-        "service_unavailable_error",
+        "overloaded_error",
         "No engine of this model is ready. Try again later",
     ),
     Reason.DEADLINE_PASSED: (
         503,
-        "service_unavailable_error",
+        "overloaded_error",
         "No engine became free in time. Try again later",
     ),
     Reason.ENDPOINT_FAILED: (
         503,
-        "service_unavailable_error",
+        "api_error",
         "The engines that were tried failed before they answered. Try again",
     ),
     Reason.ROUTER_UNAVAILABLE: (
         503,
-        "service_unavailable_error",
+        "api_error",
         "The router is restarting. Try again",
     ),
     Reason.OVERLOADED: (
         503,
-        "service_unavailable_error",
+        "overloaded_error",
         "The gateway is overloaded. Try again later",
     ),
     Reason.TIMED_OUT: (504, "timeout_error", "The request took too long"),
@@ -102,17 +103,17 @@ _SHAPES: dict[Reason, tuple[int, str, str]] = {
     ),
     Reason.NOT_A_PEER: (
         403,
-        "invalid_request_error",
+        "permission_error",
         "No RegionPeer of this region has the identity of the sender's certificate",
     ),
     Reason.NOT_SERVED_FOR_PEERS: (
         503,
-        "service_unavailable_error",
+        "api_error",
         "The pool does not serve requests of other regions",
     ),
     Reason.SHUTTING_DOWN: (
         503,
-        "service_unavailable_error",
+        "api_error",
         "The gateway is shutting down. Try again",
     ),
 }
@@ -147,7 +148,8 @@ def error_answer(
     """Build the error for a reason; `detail` completes its message."""
     status, kind, message = _SHAPES[reason]
     text = f"{message}: {detail}." if detail else f"{message}."
-    body = {"error": {"message": text, "type": kind, "param": None, "code": reason.value}}
+    error = {"message": text, "type": kind, "param": None, "code": reason.value}
+    body = {"type": "error", "error": error}
     retry_after = (
         max(1, ceil(retry_after_seconds or 0.0)) if status in _RETRIABLE_STATUSES else None
     )

@@ -1,4 +1,4 @@
-"""Errors for clients: every reason has a status, an OpenAI-shaped body and its own code."""
+"""Errors for clients: every reason has a status, a body that both APIs know and its own code."""
 
 import json
 import re
@@ -12,8 +12,13 @@ from heliostat_extproc.ext_proc_wire import error_response
 from heliostat_extproc.upb import ProcessingResponse
 from heliostat_routing.commands import EvictReason, RejectReason
 
+ANTHROPIC_TYPES = (
+    *("invalid_request_error", "authentication_error", "permission_error", "not_found_error"),
+    *("request_too_large", "rate_limit_error", "api_error", "overloaded_error", "timeout_error"),
+)
 STATUSES = {
     Reason.MALFORMED_REQUEST: 400,
+    Reason.UNSUPPORTED: 400,
     Reason.UNKNOWN_MODEL: 404,
     Reason.UNKNOWN_PATH: 404,
     Reason.METHOD_NOT_ALLOWED: 405,
@@ -38,7 +43,11 @@ def test_each_reason_has_its_status_body_and_headers(reason: Reason) -> None:
     answer = error_answer(reason, "detail")
     response = ProcessingResponse.FromString(error_response(answer)).immediate_response
     headers = {o.header.key: o.header.raw_value.decode() for o in response.headers.set_headers}
-    error = json.loads(response.body)["error"]
+    body = json.loads(response.body)
+    error = body["error"]
+    assert set(body) == {"type", "error"}
+    assert body["type"] == "error"
+    assert error["type"] in ANTHROPIC_TYPES
     assert response.status.code == answer.status == STATUSES[reason]
     assert error["code"] == headers["x-heliostat-reason"] == reason.value
     assert set(error) == {"message", "type", "param", "code"}

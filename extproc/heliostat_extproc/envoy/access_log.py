@@ -22,6 +22,7 @@ from envoy.service.accesslog.v3.als_pb2_grpc import (
 )
 from google.protobuf.duration_pb2 import Duration
 
+from heliostat_extproc.apis import APIS
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.token_usage import NO_USAGE, TokenUsage, parse_token_usage
 from heliostat_extproc.observing.timing import Timing
@@ -209,9 +210,14 @@ def _upstream_failed(flags: ResponseFlags) -> bool:
 
 
 def _parse_ttft(entry: HTTPAccessLogEntry) -> float | None:
-    """Read the time to first token in seconds: only a stream's first byte is its first token."""
+    """Read the time to first token in seconds: only a stream's first byte is its first token.
+
+    Not that of every API, some of which tell at once that the request has been accepted.
+    """
     text = entry.common_properties.custom_tags.get(wire.TTFT_TAG, "-")
-    if not _is_stream(entry) or text == "-":
+    api = APIS.get(entry.request.path.partition("?")[0])
+    opens_with_token = api is None or api.opens_with_token
+    if not _is_stream(entry) or not opens_with_token or text == "-":
         return None
     try:
         return int(text) / 1e6

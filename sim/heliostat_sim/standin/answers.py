@@ -5,9 +5,9 @@ from enum import StrEnum
 
 from heliostat_sim.engine import Finished, FinishReason
 from heliostat_sim.engine.generation import TOKEN_BYTES
-from heliostat_sim.standin.chunks import DONE, AnswerShape, Usage
+from heliostat_sim.standin.chunks import AnswerShape, Shape, Usage
 from heliostat_sim.standin.tokens import TokenBlocks
-from heliostat_sim.standin.usage import chunk_usage, stream_usage, whole_usage
+from heliostat_sim.standin.usage import chunk_usage
 
 
 class UsageWanted(StrEnum):
@@ -49,10 +49,9 @@ class WholeAnswer(_Ending):
         """Let the waiting handler answer."""
         self._end(event)
 
-    def body(self, shape: AnswerShape, event: Finished) -> bytes:
+    def body(self, shape: Shape, event: Finished) -> bytes:
         """Return the answer's body."""
-        usage = whole_usage(event, chat=shape.chat)
-        return shape.body(usage, self._text(0, event), event.reason.value)
+        return shape.whole(event, self._text(0, event))
 
 
 class StreamedAnswer(_Ending):
@@ -66,7 +65,7 @@ class StreamedAnswer(_Ending):
     def __init__(
         self,
         blocks: TokenBlocks,
-        shape: AnswerShape,
+        shape: Shape,
         transport: asyncio.WriteTransport,
         *,
         usage: UsageWanted = UsageWanted.NEVER,
@@ -79,7 +78,9 @@ class StreamedAnswer(_Ending):
         self._counts = usage is UsageWanted.ALWAYS
         self._cut = cut
         self._sent_tokens = 0
-        head, tail = shape.text_event_parts()
+        self._is_constant = isinstance(shape, AnswerShape) and not self._counts
+        """Whether nothing but the text differs from event to event."""
+        head, tail = shape.text_event_parts() if isinstance(shape, AnswerShape) else (b"", b"")
         size = f"{len(head) + TOKEN_BYTES + len(tail):x}\r\n".encode()
         self._event_head = head
         self._event_tail = tail
@@ -91,45 +92,48 @@ class StreamedAnswer(_Ending):
         sent = self._sent_tokens
         if output_tokens == sent:
             return
-        self._sent_tokens = output_tokens
         text = self._blocks.output(sent, output_tokens)
-        if sent and output_tokens == sent + 1 and not self._counts:
+        if sent and output_tokens == sent + 1 and self._is_constant:
             self._send(b"".join((self._chunk_head, text, self._chunk_tail)))
         else:
-            opening = b"" if sent else self._shape.role_event(self._usage_at(0))
-            self._send_chunk(opening + self._events_of(text, sent))
+            self._send_chunk(self._opening() + self._events_of(text, sent))
+        self._sent_tokens = output_tokens
         if self._cut:
             self._transport.abort()
 
     def on_finish(self, event: Finished) -> None:
         """Send the rest, the reason of the end and the usage if it was asked for."""
         sent = self._sent_tokens
-        shape = self._shape
         text = self._text(sent, event)
         last = min(len(text), TOKEN_BYTES) if event.reason is FinishReason.LENGTH else 0
         body, last_text = text[: len(text) - last], text[len(text) - last :]
-        parts = [
-            b"" if sent else shape.role_event(self._usage_at(0)),
-            self._events_of(body.encode("ascii"), sent),
-        ]
         told = self._usage is not UsageWanted.NEVER
         usage = self._usage_at(event.output_tokens)
-        parts.append(shape.finish_event(last_text, event.reason.value, usage, last=not told))
-        if told:
-            parts.append(shape.usage_event(stream_usage(event, chat=shape.chat)))
-        self._send_chunk(b"".join([*parts, DONE]))
+        self._send_chunk(
+            self._opening()
+            + self._events_of(body.encode("ascii"), sent)
+            + self._shape.ending(last_text, event, usage, tell=told)
+        )
+        if self._cut:
+            self._transport.abort()
         self._end(event)
 
     def _events_of(self, text: bytes, sent_tokens: int) -> bytes:
         """Return one event per token of text, which follows tokens sent before."""
         pieces = [text[at : at + TOKEN_BYTES] for at in range(0, len(text), TOKEN_BYTES)]
-        if self._counts:
+        if not self._is_constant:
             return b"".join(
                 self._shape.text_event(piece.decode("ascii"), self._usage_at(output_tokens))
                 for output_tokens, piece in enumerate(pieces, sent_tokens + 1)
             )
         head, tail = self._event_head, self._event_tail
         return b"".join(head + piece + tail for piece in pieces)
+
+    def _opening(self) -> bytes:
+        """Return what comes before the first token; nothing once that has been sent."""
+        if self._sent_tokens:
+            return b""
+        return self._shape.opening(self._blocks.prompt_tokens, self._usage_at(0))
 
     def _usage_at(self, output_tokens: int) -> Usage | None:
         if not self._counts:

@@ -11,27 +11,31 @@ from aiohttp import web
 from xxhash import xxh32_hexdigest
 
 from heliostat_sim.engine import Engine, EngineOverloadedError, EngineProfile
-from heliostat_sim.standin.answers import StreamedAnswer, UsageWanted, WholeAnswer
+from heliostat_sim.standin.answers import StreamedAnswer, UsageWanted
 from heliostat_sim.standin.authentication import require_api_key
-from heliostat_sim.standin.chunks import DONE, AnswerShape
-from heliostat_sim.standin.errors import ApiError, engine_dead, overloaded
+from heliostat_sim.standin.bodies import json_answer, read_body, read_json
+from heliostat_sim.standin.chunks import DONE, AnswerShape, Shape
+from heliostat_sim.standin.conversations import MessagesBody, ResponsesBody
+from heliostat_sim.standin.errors import ApiError, engine_dead
 from heliostat_sim.standin.exposition import EngineExposition
 from heliostat_sim.standin.faults import Fault, FaultKind
 from heliostat_sim.standin.live_engine import LiveEngine
 from heliostat_sim.standin.loop_lag import LoopLagProbe
+from heliostat_sim.standin.messages_shape import MessagesShape
 from heliostat_sim.standin.options import EngineOptions
+from heliostat_sim.standin.other_apis import OtherApis
 from heliostat_sim.standin.requests import (
-    Body,
     ChatBody,
     CompletionBody,
+    GenerationBody,
     GenerationPlan,
-    TokenizeBody,
     parse_body,
     plan_generation,
 )
+from heliostat_sim.standin.responses_shape import ResponsesShape
+from heliostat_sim.standin.runner import Runner
 from heliostat_sim.standin.served_models import LoadAdapterBody, ServedModels, UnloadAdapterBody
-from heliostat_sim.standin.tokens import ids_of_tokens
-from heliostat_sim.standin.validation import JSON_TYPE, wrong_content_type
+from heliostat_sim.standin.validation import JSON_TYPE
 
 MAX_BODY_BYTES = 64 << 20
 VERSION = "0.32.0"
@@ -39,6 +43,7 @@ VERSION = "0.32.0"
 
 _EVENT_STREAM = "text/event-stream; charset=utf-8"
 
+_NAMED_ERRORS = "/v1/messages"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -67,6 +72,8 @@ class StandIn:
         self._exposition = EngineExposition(options.model, profile, lag, options.max_loras)
         self._fingerprint = _fingerprint(options.model, profile, self._limit_tokens)
         self._live = LiveEngine(Engine(profile), self._exposition)
+        self._runner = Runner(self._live, self._exposition)
+        others = OtherApis(self._runner, self._models, self._limit_tokens, self._block_tokens)
         keys = [require_api_key(options.api_key)] if options.api_key else []
         self.app = web.Application(
             client_max_size=MAX_BODY_BYTES, middlewares=[*keys, _error_bodies]
@@ -75,7 +82,9 @@ class StandIn:
             [
                 web.post("/v1/chat/completions", self._on_chat),
                 web.post("/v1/completions", self._on_completion),
-                web.post("/tokenize", self._on_tokenize),
+                web.post("/v1/messages", self._on_messages),
+                web.post("/v1/responses", self._on_responses),
+                *others.routes(),
                 web.get("/v1/models", self._on_models),
                 web.get("/health", self._on_health),
                 web.get("/ping", self._on_health),
@@ -97,15 +106,39 @@ class StandIn:
         return self._live.unfinished_requests
 
     async def _on_chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._generate(request, ChatBody)
+        def shape(name: str, model: str) -> Shape:
+            return self._openai_shape(f"chatcmpl-{name}", model, chat=True)
+
+        return await self._generate(request, ChatBody, shape)
 
     async def _on_completion(self, request: web.Request) -> web.StreamResponse:
-        return await self._generate(request, CompletionBody)
+        def shape(name: str, model: str) -> Shape:
+            return self._openai_shape(f"cmpl-{name}", model, chat=False)
+
+        return await self._generate(request, CompletionBody, shape)
+
+    async def _on_messages(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(
+            request, MessagesBody, lambda name, model: MessagesShape(f"chatcmpl-{name}", model)
+        )
+
+    async def _on_responses(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(
+            request,
+            ResponsesBody,
+            lambda name, model: ResponsesShape(name, int(time.time()), model),
+        )
+
+    def _openai_shape(self, answer_id: str, model: str, *, chat: bool) -> AnswerShape:
+        return AnswerShape(answer_id, int(time.time()), model, chat, self._fingerprint)
 
     async def _generate(
-        self, request: web.Request, body_type: type[ChatBody] | type[CompletionBody]
+        self,
+        request: web.Request,
+        body_type: type[GenerationBody],
+        shape_of: Callable[[str, str], Shape],
     ) -> web.StreamResponse:
-        data = await _read_json(request)
+        data = await read_json(request)
         fault = self._strike()
         if (failure := await _fail(request, fault)) is not None:
             return failure
@@ -113,53 +146,20 @@ class StandIn:
             raise engine_dead()
         body = parse_body(data, body_type)
         plan = plan_generation(body, self._models, self._limit_tokens, self._block_tokens)
-        chat = body_type is ChatBody
         name = request.headers.get("X-Request-Id") or uuid.uuid4().hex
-        kind = "chatcmpl" if chat else "cmpl"
-        shape = AnswerShape(
-            f"{kind}-{name}",
-            int(time.time()),
-            self._models.answer_name(plan.adapter),
-            chat,
-            self._fingerprint,
-        )
-        await self._accept()
+        shape = shape_of(name, self._models.answer_name(plan.adapter))
+        await self._runner.accept()
         if not body.stream:
-            return await self._answer_whole(plan, shape)
+            answer, event = await self._runner.run(plan)
+            return web.Response(body=answer.body(shape, event), content_type=JSON_TYPE)
         cut = fault is FaultKind.CUT_STREAM
         return await self._answer_stream(request, plan, shape, usage=body.usage_wanted(), cut=cut)
-
-    async def _accept(self) -> None:
-        """Check that there is room, and let requests that arrived together do so too.
-
-        What is checked again at the start may thus fail after a stream's headers are sent, as in
-        vLLM, where more time passes between the two. Raises ApiError (503).
-        """
-        if self._live.is_full():
-            raise self._overloaded()
-        await asyncio.sleep(0)
-
-    def _overloaded(self) -> ApiError:
-        self._exposition.rejected_requests += 1
-        return overloaded()
-
-    async def _answer_whole(self, plan: GenerationPlan, shape: AnswerShape) -> web.Response:
-        answer = WholeAnswer(plan.blocks)
-        try:
-            request_id = self._live.start(plan, answer)
-        except EngineOverloadedError as error:
-            raise self._overloaded() from error
-        try:
-            event = await answer.finished
-        finally:
-            self._live.abort(request_id)
-        return web.Response(body=answer.body(shape, event), content_type=JSON_TYPE)
 
     async def _answer_stream(
         self,
         request: web.Request,
         plan: GenerationPlan,
-        shape: AnswerShape,
+        shape: Shape,
         *,
         usage: UsageWanted,
         cut: bool,
@@ -169,8 +169,10 @@ class StandIn:
         try:
             request_id = self._live.start(plan, answer)
         except EngineOverloadedError:
-            await response.write(self._overloaded().event + DONE)
+            await response.write(self._runner.overloaded().event + DONE)
             return response
+        if acceptance := shape.acceptance():
+            await response.write(acceptance)
         try:
             await answer.finished
         finally:
@@ -178,27 +180,20 @@ class StandIn:
         await response.write_eof()
         return response
 
-    async def _on_tokenize(self, request: web.Request) -> web.Response:
-        body = parse_body(await _read_json(request), TokenizeBody)
-        self._models.find(body.model)
-        ids = ids_of_tokens(body.tokens())
-        limit = self._limit_tokens
-        return _json({"count": len(ids), "max_model_len": limit, "tokens": ids, "token_strs": None})
-
     async def _on_models(self, request: web.Request) -> web.Response:
-        return _json({"object": "list", "data": self._models.cards()})
+        return json_answer({"object": "list", "data": self._models.cards()})
 
     async def _on_load_adapter(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._models.load(await _read_body(request, LoadAdapterBody)))
+        return web.Response(text=self._models.load(await read_body(request, LoadAdapterBody)))
 
     async def _on_unload_adapter(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._models.unload(await _read_body(request, UnloadAdapterBody)))
+        return web.Response(text=self._models.unload(await read_body(request, UnloadAdapterBody)))
 
     async def _on_health(self, request: web.Request) -> web.Response:
         return web.Response()
 
     async def _on_version(self, request: web.Request) -> web.Response:
-        return _json({"version": VERSION})
+        return json_answer({"version": VERSION})
 
     async def _on_metrics(self, request: web.Request) -> web.Response:
         page = self._live.render_metrics().encode()
@@ -249,17 +244,6 @@ async def _open_stream(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _read_json(request: web.Request) -> bytes:
-    """Return the body. Raises ApiError (400) unless it claims to be JSON."""
-    if request.content_type != JSON_TYPE:
-        raise wrong_content_type()
-    return await request.read()
-
-
-async def _read_body(request: web.Request, body_type: type[Body]) -> Body:
-    return parse_body(await _read_json(request), body_type)
-
-
 def _fingerprint(model: str, profile: EngineProfile, limit_tokens: int) -> str:
     """Return vLLM's version and eight hexadecimal digits that follow from the configuration."""
     digest = xxh32_hexdigest(repr((model, profile, limit_tokens)).encode())
@@ -272,17 +256,14 @@ def _transport(request: web.Request) -> asyncio.WriteTransport:
     return request.transport
 
 
-def _json(body: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), content_type=JSON_TYPE)
-
-
 @web.middleware
 async def _error_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give every error vLLM's body; a path or method that there is not has one of its own."""
     try:
         return await handler(request)
     except ApiError as error:
-        return web.Response(status=error.status, body=error.body, content_type=JSON_TYPE)
+        body = error.named_body if request.path.startswith(_NAMED_ERRORS) else error.body
+        return web.Response(status=error.status, body=body, content_type=JSON_TYPE)
     except web.HTTPException as error:
         body = msgspec.json.encode({"detail": HTTPStatus(error.status).phrase})
         allowed = {"Allow": allow} if (allow := error.headers.get("Allow")) else None

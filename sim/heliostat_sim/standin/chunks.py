@@ -1,8 +1,12 @@
-"""Response bodies in vLLM's shapes; what is constant over a stream is encoded once."""
+"""What answers look like: chat and plain completions here; others bring a shape of their own."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
+
+from heliostat_sim.engine import Finished
+from heliostat_sim.standin.usage import stream_usage, whole_usage
 
 Usage = dict[str, object]
 
@@ -15,6 +19,38 @@ _CHAT_NULLS = ("prompt_logprobs", "prompt_token_ids", "prompt_text", *_TRANSFERS
 def event_of(body: object) -> bytes:
     """Return a server-sent event with a JSON body."""
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def named_event(body: dict[str, object]) -> bytes:
+    """Return a server-sent event that has its type as its name too."""
+    return b"event: " + str(body["type"]).encode() + b"\n" + event_of(body)
+
+
+class Shape(Protocol):
+    """How one API puts the answer to one request."""
+
+    def whole(self, event: Finished, text: str) -> bytes:
+        """Return the whole answer of a request that does not stream."""
+        ...
+
+    def acceptance(self) -> bytes:
+        """Return the events that a stream begins with before there is any token."""
+        ...
+
+    def opening(self, prompt_tokens: int, usage: Usage | None) -> bytes:
+        """Return the events that come with the first token, before it."""
+        ...
+
+    def text_event(self, text: str, usage: Usage | None = None) -> bytes:
+        """Return the event of one token, with the usage so far if the client wants that."""
+        ...
+
+    def ending(self, text: str, event: Finished, usage: Usage | None, *, tell: bool) -> bytes:
+        """Return the event with the last text, if any, and all that comes after it.
+
+        tell -- whether the client has asked for usage at the end
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +76,15 @@ class AnswerShape:
             | dict.fromkeys(_CHAT_NULLS if self.chat else _TRANSFERS)
         )
 
-    def role_event(self, usage: Usage | None = None) -> bytes:
+    def whole(self, event: Finished, text: str) -> bytes:
+        """Return the whole answer of a request that does not stream."""
+        return self.body(whole_usage(event, chat=self.chat), text, event.reason.value)
+
+    def acceptance(self) -> bytes:
+        """Return nothing: what opens the stream comes with the first token."""
+        return b""
+
+    def opening(self, prompt_tokens: int, usage: Usage | None) -> bytes:
         """Return the event that opens a chat stream; a plain stream has none."""
         if not self.chat:
             return b""
@@ -58,6 +102,13 @@ class AnswerShape:
     def text_event(self, text: str, usage: Usage | None = None) -> bytes:
         """Return the event of one token, with the usage so far if the client wants that."""
         return event_of(self._chunk([self._choice(text, None)], usage))
+
+    def ending(self, text: str, event: Finished, usage: Usage | None, *, tell: bool) -> bytes:
+        """Return the event with the last text and the reason of the end, usage and the mark."""
+        parts = [self.finish_event(text, event.reason.value, usage, last=not tell)]
+        if tell:
+            parts.append(self.usage_event(stream_usage(event, chat=self.chat)))
+        return b"".join((*parts, DONE))
 
     def finish_event(
         self, text: str, finish_reason: str, usage: Usage | None = None, *, last: bool = True

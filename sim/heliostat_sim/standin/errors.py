@@ -36,6 +36,13 @@ class ApiError(Exception):
         return msgspec.json.encode(self._content)
 
     @property
+    def named_body(self) -> bytes:
+        """The same as Anthropic's clients know it, for their API."""
+        error = self._content["error"]
+        told = {"type": error["type"], "message": error["message"]}
+        return msgspec.json.encode({"type": "error", "error": told})
+
+    @property
     def event(self) -> bytes:
         """The server-sent event in a stream that has begun; vLLM spaces its JSON there."""
         return b"data: " + json.dumps(self._content).encode() + b"\n\n"

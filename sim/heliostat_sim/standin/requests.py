@@ -10,7 +10,13 @@ from heliostat_sim.engine.generation import TOKEN_BYTES, natural_output_tokens
 from heliostat_sim.standin.answers import UsageWanted
 from heliostat_sim.standin.errors import ApiError, invalid_request
 from heliostat_sim.standin.served_models import ServedModels
-from heliostat_sim.standin.tokens import TokenBlocks, chat_tokens, text_tokens, tokens_of_ids
+from heliostat_sim.standin.tokens import (
+    TokenBlocks,
+    chat_tokens,
+    media_tokens,
+    text_tokens,
+    tokens_of_ids,
+)
 from heliostat_sim.standin.validation import find_problem, missing, refusal_of
 
 _COMPLETION_DEFAULT_TOKENS = 16
@@ -32,22 +38,20 @@ class Message(msgspec.Struct):
     content: str | list[str | dict[str, Any]] | None = None
     tool_calls: msgspec.Raw = msgspec.Raw()
 
-    def texts(self) -> list[str | bytes | None]:
-        """Return the message's texts in order; None where a part is no text."""
+    def texts(self) -> list[str | bytes]:
+        """Return the message's texts in order; what stands for a part that is no text."""
         parts = self.content if isinstance(self.content, list) else [self.content or ""]
-        texts: list[str | bytes | None] = [
-            part if isinstance(part, str) else _text_of(part) for part in parts
-        ]
+        texts = [part if isinstance(part, str) else _text_of(part) for part in parts]
         return [*texts, bytes(self.tool_calls)] if self.tool_calls else texts
 
 
-def _text_of(part: dict[str, Any]) -> str | None:
+def _text_of(part: dict[str, Any]) -> str | bytes:
     text = part.get("text")
-    return text if isinstance(text, str) else None
+    return text if isinstance(text, str) else media_tokens(msgspec.json.encode(part))
 
 
 class GenerationBody(msgspec.Struct, kw_only=True):
-    """What chat and plain completions have in common."""
+    """What all bodies that ask for text have in common."""
 
     model: str | None = None
     stream: bool | None = False
@@ -67,6 +71,14 @@ class GenerationBody(msgspec.Struct, kw_only=True):
         always = self.stream_options.continuous_usage_stats
         return UsageWanted.ALWAYS if always else UsageWanted.AT_THE_END
 
+    def tokens(self) -> bytes:
+        """Return the prompt's tokens. Raises ApiError for one that cannot be."""
+        raise NotImplementedError
+
+    def limit_tokens(self) -> int | None:
+        """Return the most output tokens that the client wants."""
+        raise NotImplementedError
+
 
 class ChatBody(GenerationBody, kw_only=True):
     """The body of /v1/chat/completions."""
@@ -81,7 +93,7 @@ class ChatBody(GenerationBody, kw_only=True):
             raise invalid_request(
                 "Cannot apply chat template to an empty conversation. Provide at least one message."
             )
-        return _render(self.messages, self.tools, generate=True)
+        return render(self.messages, self.tools, generate=True)
 
     def limit_tokens(self) -> int | None:
         """Return the most output tokens that the client wants."""
@@ -119,14 +131,22 @@ class TokenizeBody(msgspec.Struct, omit_defaults=True):
     def tokens(self) -> bytes:
         """Return the tokens asked for. Raises ApiError without prompt and messages."""
         if self.messages is not None:
-            return _render(self.messages, self.tools, generate=self.add_generation_prompt)
+            return render(self.messages, self.tools, generate=self.add_generation_prompt)
         if self.prompt is None:
             members = msgspec.to_builtins(self)
             raise refusal_of([missing(f"body.{name}", members) for name in ("prompt", "messages")])
         return text_tokens(self.prompt)
 
 
-def _render(messages: list[Message], tools: msgspec.Raw, *, generate: bool) -> bytes:
+class DetokenizeBody(msgspec.Struct):
+    """The body of /detokenize."""
+
+    tokens: list[int]
+    model: str | None = None
+
+
+def render(messages: list[Message], tools: msgspec.Raw, *, generate: bool) -> bytes:
+    """Return a conversation's tokens; `generate`: with the opening of a reply."""
     turns = ((message.role, message.texts()) for message in messages)
     tools_json = bytes(tools) if tools and bytes(tools) != b"null" else None
     return chat_tokens(tools_json, turns, generate=generate)
@@ -162,7 +182,7 @@ def parse_body(data: bytes, body_type: type[Body]) -> Body:
 
 
 def plan_generation(
-    body: ChatBody | CompletionBody, models: ServedModels, limit_tokens: int, block_tokens: int
+    body: GenerationBody, models: ServedModels, limit_tokens: int, block_tokens: int
 ) -> GenerationPlan:
     """Check a request against the model and its context length.
 

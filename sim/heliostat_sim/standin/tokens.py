@@ -10,14 +10,15 @@ back as an assistant message is cut into the very tokens that were generated.
 from array import array
 from collections.abc import Iterable, Sequence
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from heliostat_sim.engine.generation import TOKEN_BYTES, output_bytes
 
 _START_OF_TURN = b"\xfe\x00\x00\x01"
 _END_OF_TURN = b"\xfe\x00\x00\x02"
 _TOOLS = b"\xfe\x00\x00\x03"
-_IMAGE = b"\xfe\x00\x00\x04"
+_MEDIA = b"\xfe\x00\x00\x04"
+_MEDIA_TOKENS = 256
 _GENERATION_ROLE = "assistant"
 _ID_TYPECODE = "I"
 
@@ -30,27 +31,35 @@ def text_tokens(text: str | bytes) -> bytes:
 
 def chat_tokens(
     tools_json: bytes | None,
-    messages: Iterable[tuple[str, Sequence[str | bytes | None]]],
+    messages: Iterable[tuple[str, Sequence[str | bytes]]],
     *,
     generate: bool = True,
 ) -> bytes:
-    """Return a conversation's tokens: tools, then (role, texts) of every message.
-
-    A text of None stands for content that is no text and counts as one special token.
-    """
+    """Return a conversation's tokens: tools, then (role, texts) of every message."""
     parts = [] if tools_json is None else [_TOOLS, text_tokens(tools_json), _END_OF_TURN]
     for role, texts in messages:
         parts += [_START_OF_TURN, text_tokens(role)]
-        parts += [_IMAGE if text is None else text_tokens(text) for text in texts]
+        parts += map(text_tokens, texts)
         parts.append(_END_OF_TURN)
     if generate:
         parts += [_START_OF_TURN, text_tokens(_GENERATION_ROLE)]
     return b"".join(parts)
 
 
+def media_tokens(content: bytes) -> bytes:
+    """Return what stands for an image or sound: as many tokens for any, and others for others."""
+    digest = xxh3_128_digest(content)
+    return _MEDIA + digest * (_MEDIA_TOKENS * TOKEN_BYTES // len(digest))
+
+
 def tokens_of_ids(ids: Sequence[int]) -> bytes:
     """Return the tokens of a list of ids. Raises OverflowError beyond 32 bits or below 0."""
     return array(_ID_TYPECODE, ids).tobytes()
+
+
+def text_of_ids(ids: Sequence[int]) -> str:
+    """Return the text of a list of ids. Raises OverflowError beyond 32 bits or below 0."""
+    return tokens_of_ids(ids).translate(None, b"\xfe\xff\x00").decode(errors="replace")
 
 
 def ids_of_tokens(tokens: bytes) -> list[int]:
