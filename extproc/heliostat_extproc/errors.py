@@ -127,6 +127,7 @@ _FROM_CORE: dict[RejectReason | EvictReason, Reason] = {
     RejectReason.NOT_SERVED_FOR_PEERS: Reason.NOT_SERVED_FOR_PEERS,
     EvictReason.NO_ENDPOINTS: Reason.NO_ENDPOINTS,
     EvictReason.DEADLINE_PASSED: Reason.DEADLINE_PASSED,
+    EvictReason.DISPLACED: Reason.QUEUE_FULL,
 }
 
 
@@ -159,4 +160,3 @@ def error_answer(
         body=json.dumps(body).encode(),
         retry_after_seconds=retry_after,
     )
-    EvictReason.DISPLACED: Reason.QUEUE_FULL,
