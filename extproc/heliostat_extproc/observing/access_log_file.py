@@ -65,16 +65,17 @@ class AccessLogFile:
         count = len(self._waiting)
         if not count:
             return
-        lines = [self._encode(log_line(self._waiting.popleft())) for _ in range(count)]
+        records = [self._waiting.popleft() for _ in range(count)]
         try:
+            lines = [self._encode(log_line(record)) for record in records]
             self._file.write(b"\n".join(lines) + b"\n")
             self._file.flush()
             self._failed = False
-        except OSError as error:
+        except Exception as error:
             self.lost_lines += count
             if not self._failed:
                 self._failed = True
-                _log.error("the access log cannot be written", reason=error.strerror)
+                _log.error("the access log cannot be written", reason=str(error))
 
 
 @contextmanager

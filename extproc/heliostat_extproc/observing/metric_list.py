@@ -138,6 +138,13 @@ CERTIFICATE_EXPIRES = _gauge(
     "Until the region's certificate in use expires; negative once it has, NaN without one.",
 )
 
+TENANT_INFLIGHT = _gauge("tenant_inflight_requests", "Open requests of a tenant.", "tenant")
+TENANT_REQUESTS = _counter(
+    "tenant_requests",
+    "Requests of a tenant: `admitted`, `rate-limited` or `inflight-limited`.",
+    *("tenant", "outcome"),
+)
+
 SCRAPES = _counter("scrapes", "Scrapes of engines by result: `ok`, or what was wrong.", "result")
 DISCOVERY_AGE = _gauge(
     "discovery_age_seconds",
@@ -185,6 +192,7 @@ GROUPS: tuple[tuple[str, tuple[Metric, ...]], ...] = (
             *(PEER_SENT, PEER_REFUSED, PEER_RECEIVED, CERTIFICATE_EXPIRES),
         ),
     ),
+    ("Tenants", (TENANT_REQUESTS, TENANT_INFLIGHT)),
     (
         "The router itself",
         (

@@ -30,7 +30,11 @@ _log = structlog.get_logger(__name__)
 
 
 class SpanExporter:
-    """Collects the requests of recorded traces, and sends their spans; `run` does not return."""
+    """Collects the requests of recorded traces, and sends their spans; `run` does not return.
+
+    xds-protos has the messages under the names of an older OTLP: on the wire an instrumentation
+    library is what is called a scope today.
+    """
 
     def __init__(self, settings: TraceSettings, router: str) -> None:
         self._collector = settings.collector
@@ -71,9 +75,8 @@ class SpanExporter:
         while self._waiting:
             count = min(len(self._waiting), MOST_IN_BATCH)
             batch = [self._waiting.popleft() for _ in range(count)]
-            request = self._request(batch)
             try:
-                await export(request, timeout=_TIMEOUT_SECONDS)
+                await export(self._request(batch), timeout=_TIMEOUT_SECONDS)
                 self._reached = True
             except grpc.aio.AioRpcError as error:
                 self.lost_spans += count
@@ -81,13 +84,16 @@ class SpanExporter:
                     self._reached = False
                     _log.warning("no spans can be sent", reason=error.code().name)
                 return
+            except Exception:
+                self.lost_spans += count
+                _log.exception("spans could not be written")
 
     def _request(self, batch: list[RequestRecord]) -> Any:
         request = _messages.ExportTraceServiceRequest()
         told = request.resource_spans.add()
         told.resource.CopyFrom(self._resource)
-        scope = told.scope_spans.add()
-        scope.scope.name = "heliostat"
+        scope = told.instrumentation_library_spans.add()
+        scope.instrumentation_library.name = "heliostat"
         for record in batch:
             scope.spans.extend(decision_spans(record))
         return request

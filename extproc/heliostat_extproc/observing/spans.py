@@ -74,9 +74,9 @@ def _span(
 def _describe(span: Any, word: Step, held: Enqueue | None) -> None:
     if isinstance(word, Dispatch):
         put_attributes(span, {"heliostat.decision": "dispatch"})
-        span.attributes.add(key="heliostat.endpoints").value.array_value.values.extend(
-            [{"string_value": endpoint} for endpoint in word.endpoints]
-        )
+        endpoints = span.attributes.add(key="heliostat.endpoints").value.array_value.values
+        for endpoint in word.endpoints:
+            endpoints.add(string_value=endpoint)
         _explain(span, word.explanation)
     elif isinstance(word, Forward):
         put_attributes(span, {"heliostat.decision": "forward", "heliostat.region": word.region})
