@@ -32,6 +32,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     HeaderMatcher,
     RetryPolicy,
     RetryPolicyRetryBackOff,
+    RetryPolicyRetryHostPredicate,
     RetryPolicyRetryPriority,
     Route,
     RouteAction,
@@ -45,6 +46,7 @@ from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 
     OverrideHost,
     OverrideHostOverrideHostSource,
 )
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import (
     PreviousPrioritiesConfig,
 )
@@ -85,6 +87,8 @@ RETRIABLE_STATUS_CODES = (502, 503)
 _ROUTER_RESTART_SECONDS = 2.0
 _PROBE_SECONDS = 5
 _PROBES = 3
+_OTHER_HOSTS_TRIED = 20
+"""How often Envoy draws again where chance names an endpoint that has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +239,7 @@ def build_client_routes(default_pool: str | None, settings: ResourceSettings) ->
     routes = _steered_routes(settings)
     if default_pool is not None:
         cluster = wire.cluster_name(default_pool)
-        retry = _retry_policy(settings.retries)
+        retry = _elsewhere(settings.retries)
         anywhere = HeaderMatcher(
             name=wire.CLIENT_RESIDENCY_HEADER, present_match=True, invert_match=True
         )
@@ -326,6 +330,22 @@ def _retry_policy(retries: int) -> RetryPolicy:
             base_interval=timedelta(milliseconds=1), max_interval=timedelta(milliseconds=10)
         ),
     )
+
+
+def _elsewhere(retries: int) -> RetryPolicy:
+    """Retry where it has not been tried: with no pick, chance could name the same endpoint again.
+
+    One that refuses at once is the least loaded, so chance would even prefer it.
+    """
+    policy = _retry_policy(retries)
+    policy.host_selection_retry_max_attempts = _OTHER_HOSTS_TRIED
+    policy.retry_host_predicate = [
+        RetryPolicyRetryHostPredicate(
+            name="envoy.retry_host_predicates.previous_hosts",
+            typed_config=Any.pack(PreviousHostsPredicate()),
+        )
+    ]
+    return policy
 
 
 def _way_back(retries: int) -> RetryPolicy:

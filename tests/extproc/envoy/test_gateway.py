@@ -331,6 +331,14 @@ async def test_one_pool_goes_on_without_the_router(gateway: Gateway) -> None:
     assert (await gateway.post()).body["served_by"] == engines[1].address
 
 
+async def test_without_the_router_a_dead_engine_costs_no_request(gateway: Gateway) -> None:
+    """It is the least loaded, so chance prefers it: no request is tried there twice."""
+    engine, dead = await gateway.engine(), f"127.0.0.1:{free_port()}"
+    await gateway.publish(a=[engine.address, dead])
+    await gateway.stop_router()
+    assert {(await gateway.post()).status for _ in range(60)} == {200}
+
+
 @pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/metrics", "/v1/../metrics", "/"])
 async def test_without_the_router_engines_are_asked_for_inference_alone(
     gateway: Gateway, path: str
