@@ -1,9 +1,10 @@
-"""Options of `heliostat router` for an Envoy that someone else starts, and for other gateways."""
+"""Options about Envoy: our own, one that someone else starts, and those of other gateways."""
 
 import argparse
 from pathlib import Path
 
 from heliostat_extproc.certificates import CertificateFiles
+from heliostat_extproc.envoy.client_tls import ClientTls
 from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.envoy.sidecar import SidecarSettings
 from heliostat_extproc.listeners import PickerAddress
@@ -55,6 +56,15 @@ def add_envoy_file_options(parser: argparse.ArgumentParser) -> None:
         help="where Envoy listens for clients (default: %(default)s)",
     )
     _add_port(group, "--gateway-port", 8080, "Envoy's port for HTTP")
+    add_client_tls_options(group)
+    _add_port(
+        group, "--envoy-ready-port", 15001, "port where Envoy answers /ready, for a readiness probe"
+    )
+    _add_port(group, "--envoy-admin-port", 15000, "port of Envoy's admin interface, on loopback")
+
+
+def add_client_tls_options(group: argparse._ActionsContainer) -> None:
+    """Declare where clients get TLS, and with which certificate."""
     group.add_argument(
         "--gateway-tls-cert",
         type=Path,
@@ -69,10 +79,6 @@ def add_envoy_file_options(parser: argparse.ArgumentParser) -> None:
         help="with --gateway-tls-cert: its private key in PEM",
     )
     _add_port(group, "--gateway-tls-port", 8443, "Envoy's port for HTTPS")
-    _add_port(
-        group, "--envoy-ready-port", 15001, "port where Envoy answers /ready, for a readiness probe"
-    )
-    _add_port(group, "--envoy-admin-port", 15000, "port of Envoy's admin interface, on loopback")
 
 
 def picker_address(args: argparse.Namespace) -> PickerAddress | None:
@@ -96,9 +102,7 @@ def sidecar_settings(
     args: argparse.Namespace, federation: FederationSettings | None
 ) -> SidecarSettings | None:
     """Translate the options of `add_envoy_file_options`; OptionError where they do not fit."""
-    files = _key_pair(
-        args.gateway_tls_cert, args.gateway_tls_key, "--gateway-tls-cert", "--gateway-tls-key"
-    )
+    files = _client_tls_files(args)
     if args.write_envoy_config is None:
         if files is not None:
             raise OptionError("--gateway-tls-cert needs --write-envoy-config")
@@ -119,6 +123,29 @@ def sidecar_settings(
     )
 
 
+def client_tls(args: argparse.Namespace, folder: Path) -> ClientTls | None:
+    """Translate the options of `add_client_tls_options` for an Envoy that may use this folder.
+
+    OptionError where they do not fit, or a file cannot be read.
+    """
+    files = _client_tls_files(args)
+    if files is None:
+        return None
+    for path in files:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise OptionError(f"cannot read {path}: {error.strerror}") from error
+    certificate, key = (path.absolute() for path in files)
+    return ClientTls(certificate, key, folder / "envoy-tls.json", args.gateway_tls_port)
+
+
+def _client_tls_files(args: argparse.Namespace) -> tuple[Path, Path] | None:
+    return _key_pair(
+        args.gateway_tls_cert, args.gateway_tls_key, "--gateway-tls-cert", "--gateway-tls-key"
+    )
+
+
 def _key_pair(
     certificate: Path | None, key: Path | None, certificate_option: str, key_option: str
 ) -> tuple[Path, Path] | None:
@@ -129,7 +156,7 @@ def _key_pair(
     return certificate, key
 
 
-def _add_port(group: argparse._ArgumentGroup, name: str, default: int, text: str) -> None:
+def _add_port(group: argparse._ActionsContainer, name: str, default: int, text: str) -> None:
     group.add_argument(
         name, type=int, default=default, metavar="PORT", help=f"{text} (default: %(default)s)"
     )

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from heliostat_cli.envoy_options import OptionError
+from heliostat_cli.envoy_options import OptionError, add_client_tls_options, client_tls
 from heliostat_cli.router import (
     add_router_options,
     router_settings,
@@ -30,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=8080, help="port for clients (default: %(default)s)"
     )
+    add_client_tls_options(parser.add_argument_group("HTTPS"))
     add_router_options(parser)
 
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or ^C."""
     try:
         router_settings(args, Path("router.sock"))
+        client_tls(args, Path())
     except OptionError as error:
         print(f"heliostat: {error}", file=sys.stderr)
         return 2
@@ -65,6 +67,7 @@ async def _serve_with_envoy(
             admin=admin_socket,
             listen_address=args.host,
             listen_port=args.port,
+            client_tls=client_tls(args, admin_socket.parent),
             federation=None if settings.membership is None else settings.membership.envoy,
         )
 
@@ -82,7 +85,8 @@ async def _serve_with_envoy(
 
 def _announce(args: argparse.Namespace, router: RouterProcess) -> None:
     url = f"http://{args.host}:{args.port}"
-    print(f"Gateway on {url}, admin on {router.admin_url}")
+    https = f" and https://{args.host}:{args.gateway_tls_port}" if args.gateway_tls_cert else ""
+    print(f"Gateway on {url}{https}, admin on {router.admin_url}")
     models = router.pools.models()
     if models:
         here = f"http://127.0.0.1:{args.port}" if args.host in ("0.0.0.0", "::") else url  # noqa: S104

