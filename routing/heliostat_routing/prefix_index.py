@@ -19,13 +19,15 @@ class PrefixIndex:
     A stamp is the instant at which a block was last used; stamps never decrease.
     """
 
-    __slots__ = ("_holders", "_residents", "_serial")
+    __slots__ = ("_bits", "_holders", "_residents", "_serial")
 
     def __init__(self) -> None:
         self._holders: dict[int, int] = {}
         self._residents: dict[int, dict[int, float]] = {}
         """By slot: block key -> stamp, least recently used first."""
         self._serial = 0
+        self._bits: dict[int, int] = {}
+        """By slot: its bit, shared by all blocks that it alone holds. It can be a kilobyte long."""
 
     def __len__(self) -> int:
         return len(self._holders)
@@ -77,7 +79,7 @@ class PrefixIndex:
         """
         resident = self._residents.setdefault(slot, {})
         holders = self._holders
-        bit = 1 << slot
+        bit = self._bit(slot)
         runs: list[tuple[int, float]] = []
         last = 0.0
         for position in range(len(keys) - 1, -1, -1):
@@ -126,6 +128,7 @@ class PrefixIndex:
 
     def drop(self, slot: int) -> None:
         """Forget all that this slot held."""
+        self._bits.pop(slot, None)
         self._unlink(self._residents.pop(slot, ()), 1 << slot)
 
     def recent(self, slot: int, most: int, chunk: int) -> Iterator[tuple[tuple[int, ...], float]]:
@@ -147,9 +150,16 @@ class PrefixIndex:
         stamp = min(stamp, next(iter(resident.values()), stamp))
         missing = [key for key in keys if key not in resident]
         missing = missing[: max(0, capacity_blocks - len(resident))]
+        bit = self._bit(slot)
         for key in missing:
-            self._holders[key] = self._holders.get(key, 0) | 1 << slot
+            self._holders[key] = self._holders[key] | bit if key in self._holders else bit
         self._residents[slot] = dict.fromkeys(reversed(missing), stamp) | resident
+
+    def _bit(self, slot: int) -> int:
+        bit = self._bits.get(slot)
+        if bit is None:
+            bit = self._bits[slot] = 1 << slot
+        return bit
 
     def _shrink(self, slot: int, resident: dict[int, float], most: int) -> None:
         excess = len(resident) - most
