@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # a pool's queue holds flights
 class Flight:
     """What the router remembers of a request; the prediction fields describe its last dispatch."""
 
+    ticket: int
+    """Of the request, where it has come here; negative, where a sibling has sent it."""
     request: RequestArrived
     pool: "Pool"
     arrived_at: float
@@ -66,9 +68,4 @@ class Flight:
     @property
     def foreign(self) -> bool:
         """Whether a sibling has sent it: this router keeps account of it, and decides nothing."""
-        return self.request.ticket < 0
-
-    @property
-    def ticket(self) -> int:
-        """The request's ticket."""
-        return self.request.ticket
+        return self.ticket < 0

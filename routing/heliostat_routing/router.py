@@ -6,7 +6,6 @@ up to date before the next request is looked at.
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
 from math import inf
 
 from heliostat_routing.books import Books
@@ -48,7 +47,7 @@ from heliostat_routing.ledger import Ledger
 from heliostat_routing.pool import Pool
 from heliostat_routing.prefix_heads import PrefixHeads
 from heliostat_routing.receipts import Receipts
-from heliostat_routing.siblings import MOST_FLIGHTS, Relay, renumbered, sibling_ticket
+from heliostat_routing.siblings import MOST_FLIGHTS, Relay, sibling_ticket
 from heliostat_routing.views import EndpointView, PeerView, PoolView
 
 MEASURE_SECONDS = 30.0
@@ -96,20 +95,18 @@ class Router:
         match event:
             case RequestArrived():
                 self._on_arrived(event, now)
-            case RequestFinished(ticket):
-                self._on_finished(ticket, now)
+            case RequestFinished() | RequestMeasured() | AttemptStarted() | AttemptFailed():
+                self._on_told(event.ticket, event, now)
+            case SiblingSent():
+                self._on_sibling_sent(event, now)
+            case SiblingTold(name, told):
+                sibling = self._books.siblings.by_name.get(name)
+                if sibling is not None and told.ticket >= 0:
+                    self._on_told(sibling_ticket(sibling.number, told.ticket), told, now)
             case MetricsScraped(address, metrics):
                 self._on_scraped(address, metrics, now)
-            case RequestMeasured():
-                self._on_measured(event, now)
             case Tick():
                 pass
-            case AttemptStarted(ticket, address):
-                self._on_attempt_started(ticket, address, now)
-            case AttemptFailed(ticket, address):
-                flight = self._find(ticket)
-                if flight is not None:
-                    self._books.fail(flight, address, now)
             case ScrapeFailed(address):
                 endpoint = self._books.fleet.by_address.get(address)
                 if endpoint is not None:
@@ -139,12 +136,6 @@ class Router:
                 if flight is not None and flight.region == region:
                     self._books.take_back(flight, region, now)
                     self._dispatcher.decide_anew(flight, now)
-            case SiblingSent():
-                self._on_sibling_sent(event, now)
-            case SiblingTold(name, told):
-                sibling = self._books.siblings.by_name.get(name)
-                if sibling is not None and told.ticket >= 0:
-                    self._take_in(renumbered(told, sibling.number), now)
             case SiblingQueues():
                 self._dispatcher.on_sibling_queues(event, now)
             case SiblingGone(name):
@@ -159,6 +150,25 @@ class Router:
                 endpoint = self._books.fleet.by_address.get(event.endpoint)
                 if endpoint is not None:
                     endpoint.learn_from(event)
+
+    def _on_told(
+        self,
+        ticket: int,
+        event: RequestFinished | RequestMeasured | AttemptStarted | AttemptFailed,
+        now: float,
+    ) -> None:
+        """Take in what has come of a request: one of this ticket, whatever the event's own."""
+        match event:
+            case RequestFinished():
+                self._on_finished(ticket, now)
+            case RequestMeasured():
+                self._on_measured(ticket, event, now)
+            case AttemptStarted(endpoint=address):
+                self._on_attempt_started(ticket, address, now)
+            case AttemptFailed(endpoint=address):
+                flight = self._find(ticket)
+                if flight is not None:
+                    self._books.fail(flight, address, now)
 
     def _on_arrived(self, request: RequestArrived, now: float) -> None:
         pool = self._books.pools.get(request.pool)
@@ -176,6 +186,7 @@ class Router:
         if request.priority < 0:
             held_seconds = 0.0
         flight = Flight(
+            request.ticket,
             request,
             pool,
             arrived_at=now,
@@ -216,7 +227,8 @@ class Router:
             return
         age_seconds = max(0.0, event.age_seconds)
         flight = Flight(
-            replace(request, ticket=ticket),
+            ticket,
+            request,
             pool,
             arrived_at=now - age_seconds,
             deadline=inf,
@@ -275,13 +287,13 @@ class Router:
             before.breaker.on_neither(ticket)
         books.send(flight, endpoint, now)
 
-    def _on_measured(self, event: RequestMeasured, now: float) -> None:
+    def _on_measured(self, ticket: int, event: RequestMeasured, now: float) -> None:
         """Learn how a request ended, which is told once, before or after its stream's end."""
-        flight = self._unmeasured.pop(event.ticket, None)
+        flight = self._unmeasured.pop(ticket, None)
         if flight is not None:
-            self._settled[event.ticket] = now, flight
+            self._settled[ticket] = now, flight
         else:
-            flight = self._books.flights.get(event.ticket)
+            flight = self._books.flights.get(ticket)
         if flight is None or flight.measured:
             return
         if flight.region is not None:
@@ -301,7 +313,7 @@ class Router:
             endpoint.on_served(now)
             self._books.touch(served_by, now)
         if picked is not None:
-            picked.breaker.on_neither(event.ticket)
+            picked.breaker.on_neither(ticket)
             self._books.touch(picked.address, now)
 
     def _learn(

@@ -8,7 +8,7 @@ is ranked k-th waits k times `TURN_SECONDS` for those before it.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -225,13 +225,6 @@ def sibling_ticket(number: int, ticket: int) -> int:
 def sibling_number(ticket: int) -> int:
     """Which sibling's request is booked under this ticket."""
     return (-1 - ticket) % MOST_SIBLINGS
-
-
-def renumbered(
-    event: AttemptStarted | AttemptFailed | RequestMeasured | RequestFinished, number: int
-) -> AttemptStarted | AttemptFailed | RequestMeasured | RequestFinished:
-    """A sibling's event with the ticket under which its request is booked here."""
-    return replace(event, ticket=sibling_ticket(number, event.ticket))
 
 
 def claims_of(pool: Pool, books: "Books") -> Claims:
