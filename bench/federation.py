@@ -2,9 +2,12 @@
 
 Three regions (gateway and engine stand-ins each) in network namespaces, as in `e2e/federation`;
 needs root. `overhead` compares a request that us forwards to eu with one that is sent to eu's
-gateway itself, beyond the network's round trip. `hot` asks us for 1.3 times of what it can serve
-and the others for so much that all together are asked for three quarters, with and without
-federation, and has the simulator predict both from the same arrivals.
+gateway itself, beyond the network's round trip: over the network that a program plays, whose own
+cost for each packet is then in it, and between gateways side by side. `hot` asks us for 1.3 times
+of what it can serve and the others for so much that all together are asked for three quarters, with
+and without federation, and has the simulator predict both from the same arrivals.
+`siblings`, which runs where it is named, compares several gateways of one region with one; it needs
+no root.
 """
 
 import argparse
@@ -20,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sibling_gateways import measure_siblings
+
 from heliostat_federation.clients import Clients, Ending, Prompt, Request, percentile
 from heliostat_federation.federation import (
     REGIONS,
@@ -29,6 +34,7 @@ from heliostat_federation.federation import (
 )
 from heliostat_federation.network import ROUND_TRIPS_SECONDS
 from heliostat_federation.region import DEAD_ENGINES, FEDERATION_PORT, RegionSettings
+from heliostat_federation.timed_gateway import FLUSH_SECONDS, Passage, read_passages
 from heliostat_sim.demand.planned import PlannedSession
 from heliostat_sim.engine import PROFILES
 from heliostat_sim.simulation import run_world
@@ -39,10 +45,13 @@ from heliostat_sim.world.records import Records
 from heliostat_sim.world.settings import RegionSettings as WorldRegion
 from heliostat_sim.world.settings import WorldSettings
 
+PARTS = ("overhead", "hot", "siblings")
 HOT, TOTAL = 1.3, 0.75
 ENGINES = 2
 PROFILE = "l4-llama-8b"
 PROMPT = Prompt(tokens=1000, output_tokens=8)
+_TIMED = ("-m", "heliostat_federation.timed_gateway")
+_PAUSE_SECONDS = 0.1
 _CHECKOUT = Path(__file__).parents[1]
 _CONNECT = """
 import socket, sys, time
@@ -66,9 +75,9 @@ class Planned:
 def main() -> None:
     """Run the parts that are asked for; print tables, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["overhead", "hot"], help="overhead, hot")
+    parser.add_argument("parts", nargs="*", default=["overhead", "hot"], help=", ".join(PARTS))
     parser.add_argument("--requests", type=int, default=200, help="of each way, for the overhead")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of load, for each run of hot")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of load, for each run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
@@ -77,39 +86,85 @@ def main() -> None:
         report["overhead"] = asyncio.run(measure_overhead(args.requests))
     if "hot" in args.parts:
         report["hot"] = asyncio.run(measure_hot(args.minutes * 60, args.seed))
+    if "siblings" in args.parts:
+        report["siblings"] = asyncio.run(measure_siblings(args.minutes * 60, [args.seed]))
     text = json.dumps(report, indent=2)
     if args.json is not None:
         args.json.write_text(text + "\n")
     print(text)
 
 
-async def measure_overhead(requests: int) -> dict[str, float]:
-    """Times to first token of the two ways by turns, with the network's own round trip."""
-    fast = RegionSettings(engines=1, speed_ratio=200.0)
-    settings = FederationSettings(region=fast, loss_ratio=0.0)
-    direct, forwarded = [], []
+async def measure_overhead(requests: int) -> dict[str, object]:
+    """What forwarding adds: on the played network, and between gateways side by side."""
+    return {
+        "far": await _measure_addition(requests, near=False),
+        "near": await _measure_addition(requests, near=True),
+    }
+
+
+async def _measure_addition(requests: int, *, near: bool) -> dict[str, float]:
+    """Times to first token of the two ways by turns, with the network's own round trip.
+
+    Each request comes after a pause: eu has then done with the one before, whichever way it came.
+    """
+    fast = RegionSettings(engines=1, speed_ratio=200.0, gateway_program=_TIMED)
+    settings = FederationSettings(region=fast, loss_ratio=0.0, near=near)
+    direct: list[Request] = []
+    forwarded: list[Request] = []
     async with running_federation(settings) as federation:
         federation["us"].write_pool(endpoints=DEAD_ENGINES)
         federation["asia"].write_pool(federation={"mode": "None"})
-        network = await _network_seconds(federation, "us", "eu")
         async with Clients(federation, Prompt(tokens=50, output_tokens=1)) as clients:
             for _ in range(20):
                 await clients.ask("us")  # opens connections, and finds the engines dead
+            network = await _network_seconds(federation, "us", "eu", near=near)
+            since = time.time()
             for _ in range(requests):
-                direct.append(await clients.ask("eu"))
-                forwarded.append(await clients.ask("us"))
+                for region, ways in (("eu", direct), ("us", forwarded)):
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                    ways.append(await clients.ask(region))
         tally = await federation.tally()
+        await asyncio.sleep(FLUSH_SECONDS + 1.0)
+        parts = _parts(federation, since)
     one, two = (
         statistics.median(
             it.ttft_seconds for it in ways if set(tally.get(it.request_id, ())) == {"eu"}
         )
         for ways in (direct, forwarded)
     )
+    seconds = {
+        "network_round_trip": network,
+        "direct": one,
+        "forwarded": two,
+        "beyond_the_network": two - one - network,
+        **parts,
+    }
+    return {f"{name}_p50_ms": value * 1000 for name, value in seconds.items()}
+
+
+def _parts(federation: Federation, since: float) -> dict[str, float]:
+    """Where the two gateways' time went, by their Envoys' clocks, at the median."""
+
+    def passages(region: str, entrance: str) -> list[Passage]:
+        folder = federation[region].temporary_folder
+        return [it for it in read_passages(folder, entrance) if it.begun_at > since]
+
+    at_peer, direct = passages("eu", "federation"), passages("eu", "gateway")
+    pairs = []
+    for here in passages("us", "gateway"):
+        there = next((it for it in at_peer if here.sent_at < it.begun_at < here.answered_at), None)
+        if there is not None:
+            pairs.append((here, there))
     return {
-        "network_round_trip_ms": network * 1000,
-        "direct_p50_ms": one * 1000,
-        "forwarded_p50_ms": two * 1000,
-        "beyond_the_network_p50_ms": (two - one - network) * 1000,
+        "ingress_until_read": statistics.median(it.read_at - it.begun_at for it, _ in pairs),
+        "ingress_router": statistics.median(it.sent_at - it.read_at for it, _ in pairs),
+        "way_there": statistics.median(b.begun_at - a.sent_at for a, b in pairs),
+        "peer_until_read": statistics.median(it.read_at - it.begun_at for _, it in pairs),
+        "peer_router": statistics.median(it.sent_at - it.read_at for _, it in pairs),
+        "direct_until_read": statistics.median(it.read_at - it.begun_at for it in direct),
+        "direct_router": statistics.median(it.sent_at - it.read_at for it in direct),
+        "way_back": statistics.median(a.answered_at - b.told_at for a, b in pairs),
+        "ingress_back": statistics.median(it.told_at - it.answered_at for it, _ in pairs),
     }
 
 
@@ -247,9 +302,10 @@ def _ratio(one: dict[str, float], other: dict[str, float]) -> float:
     return one["ttft_p90_seconds"] / other["ttft_p90_seconds"]
 
 
-async def _network_seconds(federation: Federation, here: str, there: str) -> float:
+async def _network_seconds(federation: Federation, here: str, there: str, *, near: bool) -> float:
     """The round trip of the network alone: half of 50 connections took at most so long."""
-    place, target = federation[here].place, federation[there].place.wan_address
+    place, there_place = federation[here].place, federation[there].place
+    target = there_place.address if near else there_place.wan_address
     command = place.command(sys.executable, "-c", _CONNECT, target, str(FEDERATION_PORT))
     done = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, check=True

@@ -25,6 +25,8 @@ class FederationSettings:
     """Regions that are not as the others."""
     round_trips: Mapping[frozenset[str], float] = field(default_factory=lambda: ROUND_TRIPS_SECONDS)
     loss_ratio: float = 0.001
+    near: bool = False
+    """Whether regions are reached past the played network, as if they stood side by side."""
     federated: bool = True
     """Whether the regions know of each other."""
     logs: Path | None = None
@@ -52,9 +54,8 @@ class Federation:
     def declaration(self, region: str) -> PeerDeclaration:
         """How the others declare a region."""
         there = self.regions[region]
-        return PeerDeclaration(
-            region, there.federation_address, identity_of(region), there.settings.groups
-        )
+        address = there.near_address if self.settings.near else there.federation_address
+        return PeerDeclaration(region, address, identity_of(region), there.settings.groups)
 
     def declare(self, region: str, **changed: PeerDeclaration) -> None:
         """Write a region's peers, as they are or changed; none where they are not federated."""

@@ -135,6 +135,16 @@ class Region:
         return f"{self.place.wan_address}:{FEDERATION_PORT}"
 
     @property
+    def near_address(self) -> str:
+        """The same without delay."""
+        return f"{self.place.address}:{FEDERATION_PORT}"
+
+    @property
+    def temporary_folder(self) -> Path:
+        """Where its processes put temporary files."""
+        return self.folder / "tmp"
+
+    @property
     def engine_addresses(self) -> list[str]:
         """Its engines, as its router knows them."""
         return [f"127.0.0.1:{ENGINE_PORT + n}" for n in range(self.settings.engines)]
@@ -161,7 +171,7 @@ class Region:
 
     def links_socket(self) -> Path:
         """The socket by which the router of an unsplit gateway reaches others through Envoy."""
-        return next((self.folder / "tmp").glob("heliostat-*/*links.sock"))
+        return next(self.temporary_folder.glob("heliostat-*/*links.sock"))
 
     async def kill_gateway(self) -> None:
         """End Envoy and router as a power cut would: the kernel still refuses connections.
@@ -338,9 +348,9 @@ class Region:
         if ip is None:
             raise HarnessError("there is no ip(8) here: install iproute2")
         inside = [ip, "netns", "exec", self.place.namespace, *([sys.executable] if python else [])]
-        temporary = self.folder / "tmp"
-        temporary.mkdir(exist_ok=True)
-        environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "TMPDIR": str(temporary)}
+        self.temporary_folder.mkdir(exist_ok=True)
+        temporary = str(self.temporary_folder)
+        environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "TMPDIR": temporary}
         return ChildProcess(
             f"{name} of {self.name}", [*inside, *command], self._log(name), environment
         )
