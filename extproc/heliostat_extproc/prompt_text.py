@@ -108,22 +108,25 @@ def _condense_media(text: memoryview) -> memoryview:
 
     Text is only sampled, at distances within which no such string can hide.
     """
-    source: bytes | None = None
+    source = b""
     pieces: list[bytes | memoryview] = []
     done = at = 0
     while at + _WINDOW_BYTES <= len(text):
         if not _is_media(bytes(text[at : at + _WINDOW_BYTES])):
             at += _STRIDE_BYTES
             continue
-        if source is None:
+        if not source:
             source = bytes(text)
+            text = memoryview(source)
         start = source.rfind(b'"', done, at) + 1 or done
         end = source.find(b'"', at)
         if end < 0:
             break
-        if end - start >= MEDIA_BYTES and _is_media(source[start:end]):
-            pieces += (text[done:start], media_digest(text[start:end]))
-            done = end
+        if end - start >= MEDIA_BYTES and source.find(b" ", start, end) < 0:
+            media = text[start:end]
+            if source.isascii() or bytes(media).isascii():
+                pieces += (text[done:start], media_digest(media))
+                done = end
         at = end
     return memoryview(b"".join((*pieces, text[done:]))) if pieces else text
 

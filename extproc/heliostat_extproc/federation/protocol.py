@@ -11,8 +11,9 @@ SIGN_PATH = f"/{STATE_SERVICE}/Sign"
 """No router serves it: the Envoy before it says so itself, which tells that the gateway works."""
 
 VERSION = 1
-BLOCK_KEY_SCHEME = f"xxh3-64/{BLOCK_BYTES}"
-"""Regions with different schemes do not know each other's prompts by their keys."""
+BLOCK_KEY_SCHEME = f"xxh3-64/{BLOCK_BYTES}/2"
+"""Regions with different schemes do not know each other's prompts by their keys. The last number
+counts the ways in which a prompt's bytes have been read."""
 
 MOST_WRITERS = 64
 """Routers of one region."""
