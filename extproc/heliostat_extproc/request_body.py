@@ -53,6 +53,7 @@ class _Body(msgspec.Struct, gc=False):
     cache_salt: str | None = None
     previous_response_id: msgspec.Raw = _EMPTY
     background: msgspec.Raw = _EMPTY
+    metadata: msgspec.Raw = _EMPTY
     tools: msgspec.Raw = _EMPTY
     system: msgspec.Raw = _EMPTY
     instructions: msgspec.Raw = _EMPTY
@@ -69,15 +70,20 @@ class _Body(msgspec.Struct, gc=False):
     data_2: msgspec.Raw = _EMPTY
 
 
+class _Metadata(msgspec.Struct, gc=False):
+    user_id: str | None = None
+
+
 _decode = msgspec.json.Decoder(_Body).decode
+_decode_metadata = msgspec.json.Decoder(_Metadata).decode
 
 
 @dataclass(frozen=True, slots=True)
 class PromptDigest:
     """A prompt as the core sees it: chained keys of its full blocks, its length, its affinity.
 
-    `affinity_key` comes from the caller's `prompt_cache_key` or `user`, else from the prompt's
-    first block.
+    `affinity_key` comes from the caller's `prompt_cache_key`, `user` or `metadata.user_id`, else
+    from the prompt's first block.
     """
 
     block_keys: tuple[int, ...]
@@ -144,7 +150,7 @@ def parse_request_body(body: bytes, api: Api = _CHAT) -> RequestBody:
     return RequestBody(
         model=fields.model,
         max_output_tokens=_output_limit(fields) if api.generates else 0,
-        affinity=fields.prompt_cache_key or fields.user or None,
+        affinity=fields.prompt_cache_key or fields.user or _user_of(fields, api),
         preamble=preamble,
         prompt=prompt,
         renamed=partial(rename_model, body, fields.model),
@@ -200,6 +206,16 @@ def _check_state(fields: _Body) -> None:
             )
 
 
+def _user_of(fields: _Body, api: Api) -> str | None:
+    """Take the user of /v1/messages; others mean something else by `metadata`."""
+    if api is not _MESSAGES or not _given(fields.metadata):
+        return None
+    try:
+        return _decode_metadata(fields.metadata).user_id or None
+    except msgspec.DecodeError:
+        return None
+
+
 def _output_limit(fields: _Body) -> int | None:
     limit = fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens or 0
     return int(limit) if 0 < limit < 1e9 else None
@@ -208,7 +224,7 @@ def _output_limit(fields: _Body) -> int | None:
 def _prompt_of(fields: _Body, api: Api) -> tuple[bytes, memoryview]:
     """Give what an engine's template puts before the prompt, and the prompt."""
     tools, system = _given(fields.tools), _given(fields.system)
-    prompt = _given(fields.messages) or _given(fields.prompt) or _given(fields.input)
+    prompt = _given(fields.messages) or _given(fields.input) or _given(fields.prompt)
     if api is _MESSAGES:
         tools, system, prompt = map(without_moving_marks, (tools, system, prompt))
         system = without_changing_line(system)

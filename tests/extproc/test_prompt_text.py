@@ -175,8 +175,24 @@ def test_what_is_only_counted_is_in_no_cache(path: str) -> None:
         ("/v1/score", {"text_1": TEXT, "text_2": "b"}),
         ("/score", {"queries": "a", "items": [TEXT]}),
         ("/v1/responses", {"instructions": TEXT, "input": "a"}),
+        ("/v1/responses", {"input": TEXT, "prompt": {"id": "pmpt_1"}}),
     ],
 )
 def test_each_api_has_its_prompt(path: str, fields: dict[str, object]) -> None:
     """Under whichever names."""
     assert len(keys(path, **fields)) >= len(TEXT) // BLOCK_BYTES
+
+
+def test_the_user_of_messages_is_in_their_metadata() -> None:
+    """Their requests spread alike; what others put there means nothing."""
+
+    def affinity(path: str, metadata: object) -> int:
+        body = json.dumps({"model": "m", "messages": [user(text(TEXT))], "metadata": metadata})
+        return parse_request_body(body.encode(), APIS[path]).digest("m", None).affinity_key
+
+    one = affinity("/v1/messages", {"user_id": "one"})
+    assert one != affinity("/v1/messages", {"user_id": "other"})
+    none = affinity("/v1/messages", None)
+    assert none == affinity("/v1/messages", {}) == affinity("/v1/messages", {"user_id": 7})
+    chat = "/v1/chat/completions"
+    assert affinity(chat, {"user_id": "one"}) == affinity(chat, {"user_id": "other"})

@@ -223,10 +223,11 @@ async def test_each_path_is_served_under_an_alias(gateway, stand_ins, path):
     assert reply.status == 200, reply.body
 
 
-async def test_models_are_listed_and_told_one_by_one(of_openai):
-    """Of all pools, aliases too."""
+async def test_models_are_listed_and_told_one_by_one(of_openai, of_anthropic):
+    """Of all pools, aliases too, to either client."""
     listed = [model.id async for model in of_openai.models.list()]
     assert {MODEL, ALIAS} <= set(listed)
+    assert [model.id async for model in of_anthropic.models.list()] == listed
     assert (await of_openai.models.retrieve(ALIAS)).root == MODEL
     with pytest.raises(openai.NotFoundError):
         await of_openai.models.retrieve("no-such-model")
