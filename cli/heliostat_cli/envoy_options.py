@@ -26,6 +26,14 @@ def add_picker_options(parser: argparse.ArgumentParser) -> None:
         help="with --listen: other gateways alone ask, no Envoy comes to --socket",
     )
     group.add_argument(
+        "--listen-fallbacks",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --listen: how many endpoints to name for retries, after the one that is picked;"
+        " 0 for gateways that can read no list, as Envoy AI Gateway (default: %(default)s)",
+    )
+    group.add_argument(
         "--listen-tls", action="store_true", help="with --listen: over TLS, as most gateways ask"
     )
     group.add_argument(
@@ -95,7 +103,9 @@ def picker_address(args: argparse.Namespace) -> PickerAddress | None:
     if args.listen is None:
         return None
     certificate = None if files is None else CertificateFiles(*files)
-    return PickerAddress(args.listen, tls=args.listen_tls, certificate=certificate)
+    return PickerAddress(args.listen, args.listen_tls, certificate, args.listen_fallbacks)
+    if args.listen_fallbacks < 0:
+        raise OptionError("--listen-fallbacks must not be negative")
 
 
 def sidecar_settings(

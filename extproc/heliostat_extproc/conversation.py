@@ -59,6 +59,8 @@ class Sender:
     engine_key: EngineKey | None = None
     forwards: bool = True
     """Whether who is answered can send a request to another region: our own Envoy can."""
+    fallbacks: int | None = None
+    """How many endpoints it may be told for its own retries; None: as the pool says."""
 
 
 class Conversation:

@@ -36,6 +36,8 @@ class PickerAddress:
     tls: bool = False
     certificate: CertificateFiles | None = None
     """With `tls`: None makes one at the start."""
+    fallbacks: int = 0
+    """Endpoints that are named after the pick: some gateways can read no list."""
 
 
 class Listeners:

@@ -58,6 +58,7 @@ class PoolSync:
         self._policy = policy
         self._own_envoy = own_envoy
         self._catalog = Catalog()
+        self._priorities: Mapping[tuple[str, str], int] = {}
         self._model_of_pool: dict[str, str] = {}
         self._wanted: dict[str, PoolUpdated] = {}
         self._told: dict[str, PoolUpdated] = {}
@@ -88,6 +89,10 @@ class PoolSync:
         """Name the regions and groups where a pool's requests may be served; None: anywhere."""
         wanted = self._wanted.get(pool)
         return None if wanted is None else wanted.settings.residency
+
+    def priority_of(self, pool: str, objective: str) -> int:
+        """Say which priority an objective of this name has in a pool; 0 where there is none."""
+        return self._priorities.get((pool, objective), 0)
 
     def pool_of_model(self, model: str) -> str | None:
         """Name the pool here that serves a model of this canonical name."""
@@ -127,6 +132,7 @@ class PoolSync:
         """Put a snapshot in force."""
         self._note_problems(snapshot)
         self._catalog = snapshot.catalog
+        self._priorities = snapshot.priorities
         self._model_of_pool = {it.pool: it.model for it in snapshot.catalog.names.values()}
         before, self._wanted = self._wanted, {}
         for pool in snapshot.pools:

@@ -177,8 +177,10 @@ class RouterProcess:
     def _exchange_settings(self) -> ExchangeSettings:
         membership, limit = self.membership, self._settings.body_limit_bytes
         if membership is None:
-            return ExchangeSettings(limit)
-        return ExchangeSettings(limit, membership.region, membership.peers.region_of)
+            return ExchangeSettings(limit, priority_of=priority_of)
+        return ExchangeSettings(
+            limit, membership.region, membership.peers.region_of, priority_of=priority_of
+        )
 
     @property
     def _router_name(self) -> str:
@@ -203,6 +205,7 @@ class RouterProcess:
     def admin_url(self) -> str:
         """Where the admin interface listens."""
         if self._admin is None:
+        priority_of = self.pools.priority_of
             raise RouterStartError("the router has not been started")
         host, port = self._admin.addresses[0][:2]
         return f"http://{host}:{port}"
@@ -266,7 +269,8 @@ class RouterProcess:
 
     def _add_picker_services(self, server: grpc.aio.Server) -> None:
         # Without the engines' key: an answer would tell it to whoever asks.
-        sender = Sender(self._router_name, forwards=False)
+        fallbacks = 0 if self._settings.picker is None else self._settings.picker.fallbacks
+        sender = Sender(self._router_name, forwards=False, fallbacks=fallbacks)
         server.add_generic_rpc_handlers((self.ext_proc.handler(sender, own_envoy=False),))
         add_health_servicer(self._health, server)
 

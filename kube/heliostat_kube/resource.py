@@ -63,6 +63,9 @@ REGION_PEERS = Resource("heliostat.dev", "v1alpha1", "regionpeers", "RegionPeer"
 UPSTREAM_INFERENCE_POOLS = Resource(
     "inference.networking.k8s.io", "v1", "inferencepools", "InferencePool"
 )
+INFERENCE_OBJECTIVES = Resource(
+    "inference.networking.x-k8s.io", "v1alpha2", "inferenceobjectives", "InferenceObjective"
+)
 
 KNOWN_RESOURCES = (
     PODS,
@@ -81,6 +84,7 @@ KNOWN_RESOURCES = (
     INFERENCE_POOLS,
     REGION_PEERS,
     UPSTREAM_INFERENCE_POOLS,
+    INFERENCE_OBJECTIVES,
 )
 
 _BY_KIND = {(resource.api_version, resource.kind): resource for resource in KNOWN_RESOURCES}

@@ -30,8 +30,8 @@ class Picker:
     def __init__(self, folder: Path, router: RouterProcess, port: int) -> None:
         self.folder = folder
         self.router = router
-        self.address = f"127.0.0.1:{port}"
-        self.channel = grpc.aio.insecure_channel(self.address)
+        self.port = port
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
 
     async def add_pool(
         self, model: str, *addresses: str, aliases: tuple[str, ...] = (), **routing: Any
@@ -70,7 +70,9 @@ class Picker:
 
 
 @asynccontextmanager
-async def run_picker(directory: Path, **settings: Any) -> AsyncIterator[Picker]:
+async def run_picker(
+    directory: Path, *, tls: bool = False, fallbacks: int = 2, **settings: Any
+) -> AsyncIterator[Picker]:
     """Run a router without an Envoy of its own."""
     folder = directory / "pools"
     folder.mkdir()
@@ -79,7 +81,7 @@ async def run_picker(directory: Path, **settings: Any) -> AsyncIterator[Picker]:
         discovery=FolderDiscovery(folder),
         socket=directory / "router.sock",
         own_envoy=False,
-        picker=PickerAddress(f"127.0.0.1:{port}"),
+        picker=PickerAddress(f"127.0.0.1:{port}", tls=tls, fallbacks=fallbacks),
         admin_port=0,
         body_limit_bytes=BODY_LIMIT_BYTES,
         scrape=SCRAPE,

@@ -25,12 +25,19 @@ from heliostat_extproc.discovery.cluster_pool import (
     upstream_parser,
 )
 from heliostat_extproc.discovery.engine_pod import EnginePod, parse_engine_pod
+from heliostat_extproc.discovery.objectives import Objective, parse_objective, priorities_of
 from heliostat_extproc.discovery.served_pool import Member, snapshot_of
 from heliostat_extproc.discovery.snapshot import Snapshot
 from heliostat_kube.api import KubeApi
 from heliostat_kube.errors import KubeError
 from heliostat_kube.informer import Informer, OnChange
-from heliostat_kube.resource import INFERENCE_POOLS, PODS, UPSTREAM_INFERENCE_POOLS, Resource
+from heliostat_kube.resource import (
+    INFERENCE_OBJECTIVES,
+    INFERENCE_POOLS,
+    PODS,
+    UPSTREAM_INFERENCE_POOLS,
+    Resource,
+)
 
 _COALESCE_SECONDS = 0.02
 """Changes that come together make one snapshot."""
@@ -114,11 +121,23 @@ class _Watches:
         self._pools = [self._pool_informer(INFERENCE_POOLS, ns, parse_pool) for ns in namespaces]
         self._upstream: list[Informer[PoolReading]] = []
         self._upstream_served = False
+        self._objectives: list[Informer[Objective | None]] = []
         if settings.picker_service is not None:
             parse = upstream_parser(settings.picker_service)
             self._upstream = [
                 self._pool_informer(UPSTREAM_INFERENCE_POOLS, ns, parse, optional=True)
                 for ns in namespaces
+            ]
+            self._objectives = [
+                Informer(
+                    api,
+                    INFERENCE_OBJECTIVES,
+                    namespace=namespace,
+                    trim=parse_objective,
+                    on_change=lambda *_: self._changed.set(),
+                    optional=True,
+                )
+                for namespace in namespaces
             ]
         self._managed_pods = [
             self._pod_informer(ns, POOL_LABEL, self._on_managed_pod) for ns in namespaces
@@ -131,7 +150,7 @@ class _Watches:
         if self._upstream:
             self._upstream_served = await self._serves(UPSTREAM_INFERENCE_POOLS)
         informers: list[Informer[Any]] = [*self._pools, *self._upstream, *self._managed_pods]
-        for informer in (*informers, *self._federation.informers):
+        for informer in (*informers, *self._objectives, *self._federation.informers):
             self._open(informer)
 
     async def _serves(self, resource: Resource) -> bool:
@@ -187,8 +206,13 @@ class _Watches:
 
     def snapshot(self, without: Iterable[str] = ()) -> Snapshot:
         """Give all that is known, but no endpoints at the addresses in `without`."""
+        members = self._members(frozenset(without))
+        snapshot = snapshot_of(members, self._problems())
+        objectives = (it for informer in self._objectives for it in informer.items.values())
+        known = (objective for objective in objectives if objective is not None)
         return replace(
-            snapshot_of(self._members(frozenset(without)), self._problems()),
+            snapshot,
+            priorities=priorities_of(known, members, snapshot.catalog),
             peers=self._federation.peers(),
             siblings=self._federation.siblings(),
         )

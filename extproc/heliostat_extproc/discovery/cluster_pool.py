@@ -13,7 +13,7 @@ from heliostat_extproc.discovery.served_pool import Member
 from heliostat_kube.resource import Json
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PoolSettings
 
-_UPSTREAM_GROUP = "inference.networking.k8s.io"
+UPSTREAM_GROUP = "inference.networking.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _upstream_pool(meta: Mapping[str, Any], spec: Mapping[str, Any]) -> ClusterP
     created = meta.get("creationTimestamp")
     return ClusterPool(
         claimant=Claimant(
-            key=f"{meta['namespace']}/{meta['name']}.{_UPSTREAM_GROUP}",
+            key=f"{meta['namespace']}/{meta['name']}.{UPSTREAM_GROUP}",
             since=datetime.fromisoformat(created).timestamp() if created else 0.0,
             model=names[0],
             aliases=frozenset(names[1:]),

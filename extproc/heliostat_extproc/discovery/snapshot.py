@@ -1,5 +1,6 @@
 """What a discovery tells the router: the whole truth at one instant, never a difference."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from heliostat_extproc.discovery.catalog import Catalog
@@ -25,3 +26,5 @@ class Snapshot:
     problems: tuple[str, ...] = ()
     peers: tuple[DeclaredPeer, ...] = ()
     siblings: tuple[DeclaredSibling, ...] = ()
+    priorities: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By pool and name of an objective."""

@@ -4,22 +4,24 @@ Gateways of others send no access log. Where they show the response instead, a r
 request in the ledger, failures open breakers, and times calibrate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from heliostat_extproc.endpoint_picker.hints import read_served
-from heliostat_routing.events import AttemptStarted, Event, Outcome, RequestMeasured
+from heliostat_routing.events import AttemptFailed, AttemptStarted, Event, Outcome, RequestMeasured
 
 
 class AnswerAccount:
     """The answer to one request that was sent to an endpoint; events collect in `told`."""
 
     def __init__(
-        self, ticket: int, endpoint: str, now: Callable[[], float], *, sees_body: bool
+        self, ticket: int, named: Sequence[str], now: Callable[[], float], *, sees_body: bool
     ) -> None:
         self.told: list[Event] = []
         self._ticket = ticket
-        self._endpoint = endpoint
+        self._named = named
+        self._endpoint = named[0]
         self._now = now
         self._sees_body = sees_body
         self._sent_at = now()
@@ -32,11 +34,17 @@ class AnswerAccount:
         """Take the response headers: who has answered, and whether that is a failure."""
         served = read_served(message)
         if served is not None and served != self._endpoint:
-            self._endpoint = served
-            self.told.append(AttemptStarted(self._ticket, served))
+            self._move(served)
         self._status = _status(message.response_headers.headers.headers)
         if self._status >= 400 or message.response_headers.end_of_stream:
             self._measure()
+
+    def _move(self, served: str) -> None:
+        """Take that another has answered than the one that was picked: those before it have not."""
+        for tried in takewhile(lambda it: it != served, self._named):
+            self.told.append(AttemptFailed(self._ticket, tried))
+        self._endpoint = served
+        self.told.append(AttemptStarted(self._ticket, served))
 
     def on_body(self, size_bytes: int, *, end_of_stream: bool) -> None:
         """Take a part of the body."""

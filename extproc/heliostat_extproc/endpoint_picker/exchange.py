@@ -156,11 +156,12 @@ class PickerExchange(Exchange):
         return super().answer(word, now)
 
     def _dispatch(self, endpoints: Iterable[str]) -> Answer:
-        named = tuple(endpoints)
+        fallbacks = self._sender.fallbacks
+        named = tuple(endpoints)[: None if fallbacks is None else 1 + fallbacks]
         if named:
             self._account = AnswerAccount(
                 self._ticket,
-                named[0],
+                named,
                 self._now,
                 sees_body=self._response_mode != ProcessingMode.NONE,
             )
