@@ -32,6 +32,11 @@ _Number = Literal[
     "kv_capacity_tokens",
 ]
 _THREE_DIGITS = 1000
+_UNITS = tuple(
+    10 ** max(0, len(str(1 << bits >> 1)) - 3)
+    for bits in range(LONGEST_MICROSECONDS.bit_length() + 1)
+)
+"""What the third digit counts, by a number's bits; ten times as much from the next digit on."""
 _MICRO = 1_000_000
 _MILLI = 1000
 _NEEDED: tuple[_Number, ...] = get_args(_Number)
@@ -88,8 +93,12 @@ def _rounded_capacity(capacity: PoolCapacity, adapters: frozenset[str] | None) -
 
 
 def _rounded(quantity: float, most: int = MOST_COUNT) -> int:
-    number, unit = min(round(quantity), most), 1
-    while number >= _THREE_DIGITS * unit:
+    number = round(quantity)
+    if number < _THREE_DIGITS:
+        return number
+    number = min(number, most)
+    unit = _UNITS[number.bit_length()]
+    if number >= _THREE_DIGITS * unit:
         unit *= 10
     return min((number + unit // 2) // unit * unit, most)
 
@@ -135,9 +144,10 @@ def _parse_adapters(message: Adapters) -> frozenset[str] | None:
 
 
 def _parse_capacity(message: Capacity, adapters: frozenset[str] | None) -> PoolCapacity:
-    if not all(map(message.HasField, _NEEDED)):
+    numbers = _numbers(message)
+    if 0 in numbers and not all(map(message.HasField, _NEEDED)):  # what is missing reads as zero
         raise StateError("a capacity lacks a number")
-    free, room, queued, start, finish, load, prefill, kv_capacity = _numbers(message)
+    free, room, queued, start, finish, load, prefill, kv_capacity = numbers
     counted = max(free, room, queued, load, prefill, kv_capacity)
     if counted > MOST_COUNT or max(start, finish) > LONGEST_MICROSECONDS:
         raise StateError("a number is not sane")
