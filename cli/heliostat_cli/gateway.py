@@ -15,6 +15,7 @@ from heliostat_cli.router import (
 )
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, EnvoyStartError, ProcessSettings
+from heliostat_extproc.observing.access_log_file import access_log_to
 from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
 from heliostat_extproc.recorder import record_to
 from heliostat_routing.router import Router
@@ -49,9 +50,10 @@ async def _serve(args: argparse.Namespace, stop: asyncio.Event) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="heliostat-") as directory,
         record_to(args.record) as recorder,
+        access_log_to(args.access_log) as access_log,
     ):
         settings = router_settings(args, Path(directory) / "router.sock")
-        async with run_router(settings, Router(), recorder) as router:
+        async with run_router(settings, Router(), recorder, access_log) as router:
             try:
                 await _serve_with_envoy(args, settings, router, stop)
             except EnvoyStartError as error:
@@ -69,6 +71,7 @@ async def _serve_with_envoy(
             listen_port=args.port,
             client_tls=client_tls(args, admin_socket.parent),
             federation=None if settings.membership is None else settings.membership.envoy,
+            traces=settings.traces,
         )
 
     process_settings = ProcessSettings(drain_seconds=args.drain_seconds)

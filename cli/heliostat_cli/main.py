@@ -13,6 +13,7 @@ COMMANDS = {
     "operator": "keep a cluster's engines as its InferencePools declare them",
     "engine": "run an engine stand-in that speaks vLLM's HTTP",
     "status": "show regions and their peers: who is up, how loaded, and sends where",
+    "explain": "show why a request went where it went: each candidate and what it would cost",
     "certs": "make certificates with which regions recognise each other, for trying out",
     "load": "send OpenAI requests and report latency, throughput and hit ratio",
     "sim": "simulate regions of engines, and compare routing policies",

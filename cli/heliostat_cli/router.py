@@ -14,6 +14,11 @@ from heliostat_cli.envoy_options import (
     picker_address,
     sidecar_settings,
 )
+from heliostat_cli.observing_options import (
+    add_observing_options,
+    keep_settings,
+    trace_settings,
+)
 from heliostat_cli.region_options import (
     add_region_options,
     parse_home,
@@ -26,6 +31,7 @@ from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.driver import Recorder
 from heliostat_extproc.federation.region import Region
+from heliostat_extproc.observing.access_log_file import AccessLogFile, access_log_to
 from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
 from heliostat_extproc.recorder import record_to
 from heliostat_kube.errors import ConfigurationError
@@ -88,8 +94,8 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULT_ADMIN_PORT,
         metavar="PORT",
-        help="port for /metrics, /pools, /endpoints, /peers, /healthz, /readyz; 0 takes a free one"
-        " (default: %(default)s)",
+        help="port for /metrics, /pools, /endpoints, /peers, /requests, /healthz, /readyz; 0 takes"
+        " a free one (default: %(default)s)",
     )
     parser.add_argument(
         "--engine-api-key-file",
@@ -109,6 +115,7 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         help="how long requests may take to end on SIGTERM (default: %(default)s)",
     )
     add_region_options(parser)
+    add_observing_options(parser)
     add_log_options(parser)
 
 
@@ -126,7 +133,15 @@ def run(args: argparse.Namespace) -> int:
     except OptionError as error:
         print(f"heliostat: {error}", file=sys.stderr)
         return 2
-    return run_until_stopped(args, lambda stop: _serve(settings, args.record, stop))
+    return run_until_stopped(args, lambda stop: _serve(args, _with_traces(settings), stop))
+
+
+def _with_traces(settings: RouterSettings) -> RouterSettings:
+    """Have Envoy take part in the traces that the router takes part in."""
+    files = settings.envoy_files
+    if files is None:
+        return settings
+    return replace(settings, envoy_files=replace(files, traces=settings.traces))
 
 
 def run_until_stopped(
@@ -164,6 +179,8 @@ def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
         policy=None if args.policy is None else PolicyName(args.policy),
         drain_seconds=args.drain_seconds,
         engine_key_file=args.engine_api_key_file,
+        keep=keep_settings(args),
+        traces=trace_settings(args),
     )
 
 
@@ -176,15 +193,20 @@ def _discovery(args: argparse.Namespace, region: Region | None) -> Discovery:
     return FolderDiscovery(args.pools, own_region=None if region is None else region.name)
 
 
-async def _serve(settings: RouterSettings, record: Path | None, stop: asyncio.Event) -> None:
-    with record_to(record) as recorder:
-        await _run_router(settings, recorder, stop)
+async def _serve(
+    args: argparse.Namespace, settings: RouterSettings, stop: asyncio.Event
+) -> None:
+    with record_to(args.record) as recorder, access_log_to(args.access_log) as access_log:
+        await _run_router(settings, recorder, access_log, stop)
 
 
 async def _run_router(
-    settings: RouterSettings, recorder: Recorder | None, stop: asyncio.Event
+    settings: RouterSettings,
+    recorder: Recorder | None,
+    access_log: AccessLogFile | None,
+    stop: asyncio.Event,
 ) -> None:
-    async with run_router(settings, Router(), recorder) as router:
+    async with run_router(settings, Router(), recorder, access_log) as router:
         print(f"Router on {settings.socket}, admin on {router.admin_url}", flush=True)
         await wait_for_stop(router, stop)
         await router.drain()

@@ -16,7 +16,7 @@ from rich.text import Text
 from heliostat_cli.overview.asking import Answer, ask_all
 from heliostat_cli.overview.tables import overview, sent_counts
 
-_DEFAULT_URL = "http://127.0.0.1:9090"
+DEFAULT_URL = "http://127.0.0.1:9090"
 _WATCH_SECONDS = 1.0
 
 
@@ -29,10 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "urls",
         nargs="*",
-        type=_url,
+        type=admin_url,
         metavar="ADMIN_URL",
         help="admin port of a region's router; several show the federation"
-        f" (default: {_DEFAULT_URL})",
+        f" (default: {DEFAULT_URL})",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, with --watch a line each")
     parser.add_argument("--watch", action="store_true", help="look again every second, until ^C")
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _look(args: argparse.Namespace, last: list[Answer]) -> None:
     async with aiohttp.ClientSession() as http:
-        last[:] = await ask_all(http, args.urls or [_DEFAULT_URL])
+        last[:] = await ask_all(http, args.urls or [DEFAULT_URL])
     if args.json:
         print(json.dumps(as_json(last), indent=2))
     else:
@@ -62,7 +62,7 @@ async def _watch(args: argparse.Namespace, last: list[Answer]) -> None:
         async with aiohttp.ClientSession() as http:
             while True:
                 earlier = sent_counts(last)
-                last[:] = await ask_all(http, args.urls or [_DEFAULT_URL])
+                last[:] = await ask_all(http, args.urls or [DEFAULT_URL])
                 if args.json:
                     print(json.dumps(as_json(last)), flush=True)
                 else:
@@ -93,7 +93,8 @@ def as_json(answers: Sequence[Answer]) -> dict[str, object]:
     }
 
 
-def _url(text: str) -> str:
+def admin_url(text: str) -> str:
+    """Read the URL of an admin port."""
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
@@ -101,5 +102,5 @@ def _url(text: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise argparse.ArgumentTypeError(f"must be like {_DEFAULT_URL}, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be like {DEFAULT_URL}, not {text!r}")
     return url.rstrip("/")

@@ -23,6 +23,7 @@ from heliostat_routing.settings import EndpointPhase
 from heliostat_routing.views import BreakerState, EndpointView, PoolView
 
 _Read = Callable[[], float]
+_EXPLAINED = (Dispatch, Enqueue, Forward)
 
 
 class Telemetry:
@@ -50,7 +51,7 @@ class Telemetry:
         if isinstance(event, RequestArrived):
             self._decision_seconds.at().observe(seconds)
         for command in commands:
-            if isinstance(command, Dispatch | Enqueue | Forward):
+            if isinstance(command, _EXPLAINED):
                 why = command.explanation
                 self._decisions.at(why.policy, why.rule).add()
 

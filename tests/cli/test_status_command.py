@@ -159,6 +159,7 @@ async def test_a_real_admin_port_is_understood(capsys: pytest.CaptureFixture[str
         is_ready=lambda: True,
         endpoints=lambda: EndpointsReport(synced=True, endpoints={}),
         peers=lambda: PeersReport("us", "us-0", (seen,), ()),
+        requests=lambda _id, _most: (),
     )
     async with running(build_admin(sources)) as url:
         assert await status(url.removeprefix("http://")) == 0

@@ -14,7 +14,7 @@ from heliostat_extproc.errors import Reason
 from heliostat_extproc.observing.request_record import UNMEASURED, Ending, RequestRecord
 from heliostat_extproc.observing.timing import Timing
 from heliostat_extproc.observing.trace_context import TraceContext
-from heliostat_routing.commands import Command, Dispatch, WakeAt
+from heliostat_routing.commands import Command, Dispatch, Forward, WakeAt
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
@@ -34,6 +34,7 @@ MOST_AWAITED = 50_000
 _TOLD_AT_ONCE = 2
 """Requests told with the end of another: more than one, so that none are left over."""
 
+_Followed = AttemptStarted | AttemptFailed | DispatchFailed | ForwardRefused
 _FOLLOWED = (AttemptStarted, AttemptFailed, DispatchFailed, ForwardRefused)
 _SENT = (Answered.DISPATCHED, Answered.FORWARDED, Answered.FELL_OPEN)
 
@@ -77,16 +78,17 @@ class Journal:
         if isinstance(event, _FOLLOWED):
             self._follow(now, event)
         for command in commands:
-            if not isinstance(command, WakeAt):
-                record = self._open.get(command.ticket)
-                if record is not None:
-                    record.note(now, command)
-                    if type(command) is Dispatch:
-                        record.dispatched_at = now
+            if isinstance(command, WakeAt):
+                continue
+            record = self._open.get(command.ticket)
+            if record is not None:
+                record.note(now, command)
+                if isinstance(command, Dispatch):
+                    record.dispatched_at = now
+                elif isinstance(command, Forward):
+                    record.forwards += 1
 
-    def _follow(
-        self, now: float, event: AttemptStarted | AttemptFailed | DispatchFailed | ForwardRefused
-    ) -> None:
+    def _follow(self, now: float, event: _Followed) -> None:
         ticket = event.ticket
         record = self._open.get(ticket) or self._lingering.get(ticket) or self._awaited.get(ticket)
         if record is None:

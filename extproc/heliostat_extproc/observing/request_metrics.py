@@ -45,17 +45,21 @@ class RequestMetrics:
     def tell(self, record: RequestRecord) -> None:
         """Count a request that has ended."""
         pool = record.pool
-        self.requests.at(pool, record.settle().value).add()
+        self.requests.at(pool, record.settle()).add()
         if record.failed_attempts:
             self.failed_attempts.at(pool).add(record.failed_attempts)
             self.retries.at(pool).add(record.retries)
         if record.returns:
             self.given_back.at(pool).add(record.returns)
-        for _, step in record.steps:
-            if type(step) is Forward:
-                self.forwards.at(pool, step.region).add()
+        if record.forwards:
+            self._tell_forwards(record)
         if record.is_served:
             self._tell_served(record)
+
+    def _tell_forwards(self, record: RequestRecord) -> None:
+        for _, step in record.steps:
+            if isinstance(step, Forward):
+                self.forwards.at(record.pool, step.region).add()
 
     def _tell_served(self, record: RequestRecord) -> None:
         series = self._pools.get(record.pool)

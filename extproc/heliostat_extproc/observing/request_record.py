@@ -16,7 +16,9 @@ from heliostat_routing.events import (
     Outcome,
     RequestMeasured,
 )
+from heliostat_routing.peers import region_account
 
+_REGION = region_account("")
 MOST_STEPS = 64
 """Of one request; what comes after is not kept."""
 
@@ -90,6 +92,7 @@ class RequestRecord:
     """What Envoy was told to do with it."""
     dispatched_at: float | None = None
     held_seconds: float = 0.0
+    forwards: int = 0
     failed_attempts: int = 0
     returns: int = 0
     """Times that it came back unanswered."""
@@ -136,14 +139,16 @@ class RequestRecord:
             if isinstance(step, Dispatch):
                 return step.endpoints[0] if step.endpoints else None
             if isinstance(step, Forward):
-                return f"region/{step.region}"
+                return region_account(step.region)
         return None
 
     @property
     def region(self) -> str | None:
         """The other region that has answered, or was to."""
-        account, slash, name = (self.endpoint or "").partition("/")
-        return name if slash and account == "region" else None
+        endpoint = self.endpoint
+        if endpoint is None or not endpoint.startswith(_REGION):
+            return None
+        return endpoint.removeprefix(_REGION)
 
     @property
     def retries(self) -> int:

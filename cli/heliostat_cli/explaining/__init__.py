@@ -1,0 +1,1 @@
+"""The parts of `heliostat explain`: asking routers, and showing what they tell."""
