@@ -446,6 +446,27 @@ async def test_a_flood_of_pings_is_not_read(regions: Any) -> None:
         assert 1 < newest < 400
 
 
+async def test_the_state_comes_with_echoes_and_not_with_each(regions: Any) -> None:
+    """However often a watcher asks, it is told of the state 20 times a second at most."""
+    teller, loop = regions["us-1"], asyncio.get_running_loop()
+    await teller.start(peers=["asia"])
+    async with grpc.aio.insecure_channel(f"unix:{teller.socket}") as channel:
+        call = channel.stream_stream(WATCH_PATH, None, None)(None, metadata=ASIA)
+        hello = Hello(region="asia", router="r")
+        since, asked, told = loop.time(), 0, 0
+        while loop.time() < since + 1.0:
+            asked += 1
+            teller.own = OwnState({"llama": PoolState(replace(CAPACITY, queued=asked))})
+            ping = WatchRequest(hello=hello, ping=asked)
+            await call.write(ping.SerializeToString())
+            answer = WatchResponse.FromString(await call.read())
+            assert answer.pong == asked
+            told += len(answer.slots)
+    assert asked > 30
+    assert 2 < told < 25
+    assert teller.looks < 50
+
+
 def _ended(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [it for it in lines if (it["event"], it.get("link")) == ("stream ended", "asia")]
 
