@@ -69,6 +69,7 @@ async def _serve_with_envoy(
             admin=admin_socket,
             listen_address=args.host,
             listen_port=args.port,
+            body_limit_bytes=settings.body_limit_bytes,
             client_tls=client_tls(args, admin_socket.parent),
             federation=None if settings.membership is None else settings.membership.envoy,
             traces=settings.traces,

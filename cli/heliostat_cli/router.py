@@ -30,6 +30,7 @@ from heliostat_extproc.discovery.cluster import ClusterSettings, KubernetesDisco
 from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.driver import Recorder
+from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES
 from heliostat_extproc.federation.region import Region
 from heliostat_extproc.observing.access_log_file import AccessLogFile, access_log_to
 from heliostat_extproc.process import RouterProcess, RouterSettings, RouterStartError, run_router
@@ -39,6 +40,9 @@ from heliostat_routing.router import Router
 from heliostat_routing.settings import PolicyName
 
 DEFAULT_ADMIN_PORT = 9090
+_MIB = 1024 * 1024
+_LARGEST_BODY_LIMIT_MIB = 1024
+"""HTTP/2 has no window for two gibibytes."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +112,13 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         "--record", type=Path, metavar="FILE", help="log every event and command, for replay"
     )
     parser.add_argument(
+        "--max-body-mib",
+        type=_body_limit_mib,
+        default=DEFAULT_BODY_LIMIT_BYTES // _MIB,
+        metavar="MIB",
+        help="largest request body; a larger one is answered 413 (default: %(default)s)",
+    )
+    parser.add_argument(
         "--drain-seconds",
         type=float,
         default=30.0,
@@ -119,6 +130,18 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
     add_log_options(parser)
 
 
+def body_limit_bytes(args: argparse.Namespace) -> int:
+    """Give the largest request body, for router and Envoy alike."""
+    return int(args.max_body_mib * _MIB)
+
+
+def _body_limit_mib(text: str) -> int:
+    limit_mib = int(text)
+    if not 1 <= limit_mib <= _LARGEST_BODY_LIMIT_MIB:
+        raise argparse.ArgumentTypeError(f"must be 1 to {_LARGEST_BODY_LIMIT_MIB}")
+    return limit_mib
+
+
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or ^C."""
     try:
@@ -128,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
             settings,
             picker=picker_address(args),
             own_envoy=not args.no_envoy,
-            envoy_files=_envoy_files(args, federation, settings.body_limit_bytes),
+            envoy_files=sidecar_settings(args, federation, settings.body_limit_bytes),
         )
     except OptionError as error:
         print(f"heliostat: {error}", file=sys.stderr)
@@ -176,6 +199,7 @@ def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
         socket=socket,
         admin_host=args.admin_host,
         admin_port=args.admin_port,
+        body_limit_bytes=body_limit_bytes(args),
         policy=None if args.policy is None else PolicyName(args.policy),
         drain_seconds=args.drain_seconds,
         engine_key_file=args.engine_api_key_file,

@@ -26,6 +26,10 @@ class Reason(StrEnum):
     UNKNOWN_PATH = "unknown-path"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     REQUEST_TOO_LARGE = "request-too-large"
+    HEADERS_TOO_LARGE = "headers-too-large"
+    UNSUPPORTED_ENCODING = "unsupported-encoding"
+    NOT_IMPLEMENTED = "not-implemented"
+    CLIENT_TOO_SLOW = "client-too-slow"
     QUEUE_FULL = "queue-full"
     NO_ENDPOINTS = "no-endpoints"
     DEADLINE_PASSED = "deadline-passed"
@@ -40,12 +44,15 @@ class Reason(StrEnum):
 
 
 class InputError(Exception):
-    """The client's request is at fault; `reason` and `detail` are for the client."""
+    """The client's request is at fault; `reason`, `detail` and `headers` are for the client."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class ErrorAnswer:
     status: int
     body: bytes
     retry_after_seconds: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    """Beside those that every error has."""
 
 
 _SHAPES: dict[Reason, tuple[int, str, str]] = {
@@ -65,6 +74,22 @@ _SHAPES: dict[Reason, tuple[int, str, str]] = {
     Reason.UNKNOWN_PATH: (404, "not_found_error", "There is nothing at this path"),
     Reason.METHOD_NOT_ALLOWED: (405, "invalid_request_error", "This path takes another method"),
     Reason.REQUEST_TOO_LARGE: (413, "request_too_large", "The request body is too large"),
+    Reason.HEADERS_TOO_LARGE: (
+        431,
+        "invalid_request_error",
+        "The request has too many headers, or too large ones",
+    ),
+    Reason.UNSUPPORTED_ENCODING: (
+        415,
+        "invalid_request_error",
+        "The request body must not be compressed",
+    ),
+    Reason.NOT_IMPLEMENTED: (
+        501,
+        "invalid_request_error",
+        "The gateway speaks plain HTTP requests and answers alone, without upgrades",
+    ),
+    Reason.CLIENT_TOO_SLOW: (408, "timeout_error", "The request took too long to arrive"),
     Reason.QUEUE_FULL: (
         429,
         "rate_limit_error",
@@ -140,11 +165,14 @@ def answer_for_core(
 
 def answer_for_input(error: InputError) -> ErrorAnswer:
     """Turn a client's mistake into an HTTP error."""
-    return error_answer(error.reason, error.detail)
+    return error_answer(error.reason, error.detail, headers=error.headers)
 
 
 def error_answer(
-    reason: Reason, detail: str = "", retry_after_seconds: float | None = None
+    reason: Reason,
+    detail: str = "",
+    retry_after_seconds: float | None = None,
+    headers: tuple[tuple[str, str], ...] = (),
 ) -> ErrorAnswer:
     """Build the error for a reason; `detail` completes its message."""
     status, kind, message = _SHAPES[reason]
@@ -159,4 +187,5 @@ def error_answer(
         status=status,
         body=json.dumps(body).encode(),
         retry_after_seconds=retry_after,
+        headers=headers,
     )

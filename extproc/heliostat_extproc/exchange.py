@@ -7,7 +7,7 @@ answered. What clients ask for comes in here, and what peers forward.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -31,6 +31,8 @@ from heliostat_extproc.request_body import read_request
 from heliostat_extproc.request_head import (
     RegionOf,
     Terms,
+    check_encoding,
+    check_size,
     format_residencies,
     read_client_terms,
     read_head,
@@ -40,24 +42,24 @@ from heliostat_extproc.request_head import (
     read_request_id,
 )
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
+from heliostat_extproc.wishes import Wishes, read_wishes
 from heliostat_routing.events import RequestArrived
 from heliostat_routing.residency import allows
 
 _WHOLE_BODY_MODES = (
-from heliostat_extproc.wishes import Wishes, read_wishes
     ProcessingMode.NONE,
     ProcessingMode.BUFFERED,
 )
+
+
+PriorityOf = Callable[[str, str], int]
+"""Says which priority an objective of this name has in a pool; 0 where there is none."""
 
 
 class Directory(Protocol):
     """What can be asked for now; it may change between requests.
 
     All raise NotSyncedError while nothing is known yet.
-PriorityOf = Callable[[str, str], int]
-"""Says which priority an objective of this name has in a pool; 0 where there is none."""
-
-
     """
 
     def resolve(self, name: str) -> Resolution | None:
@@ -88,11 +90,11 @@ class ExchangeSettings:
     region: Region | None = None
     """Where this router is; None: it has no peers, and residency rules cannot be kept."""
     region_of: RegionOf = lambda _identity: None
+    priority_of: PriorityOf = lambda _pool, _objective: 0
 
 
 class Exchange(Conversation):
     """The conversation about one request of a client, or of a peer.
-    priority_of: PriorityOf = lambda _pool, _objective: 0
 
     `receive` takes each message and returns the answer to send, or a `Question` for the core, whose
     word goes to `answer`.
@@ -112,19 +114,13 @@ class Exchange(Conversation):
         self._settings = settings
         self._from_peer = from_peer
         self._terms = Terms()
+        self._wishes = Wishes()
         self._api: Api | None = None
         self._content_type = ""
         self.turned_away: str | None = None
         """The peer's router whose request has come and has not got as far as to the core."""
 
-    def close(self) -> None:
-        """End what the request has of its tenant's limits."""
-        if self._admission is not None and self._admitted:
-            self._admission.leave(self._admitted)
-            self._admitted = ""
-
     def receive(self, data: bytes) -> Answer | Question:
-        self._wishes = Wishes()
         """Take one message; raise `ProtocolError` if it makes no sense here."""
         try:
             message = ProcessingRequest.FromString(data)
@@ -133,7 +129,7 @@ class Exchange(Conversation):
         kind = message.WhichOneof("request")
         try:
             if kind == "request_headers":
-                return self._on_headers(message)
+                return self._on_headers(message, len(data))
             if kind == "request_body":
                 return self._on_body(message.request_body.body)
         except InputError as error:
@@ -157,15 +153,21 @@ class Exchange(Conversation):
         if self._api is not None:
             self._content_type = head.get("content-type", "")
             self._terms = self._read_terms(head)
+            self._wishes = read_wishes(head)
             _check_method(method, ("POST",), path)
+            check_encoding(head)
             if read_length(head) > self._settings.body_limit_bytes:
                 raise self._too_large()
             if message.request_headers.end_of_stream:
                 raise InputError(Reason.MALFORMED_REQUEST, "the body is empty")
             self.phase = Phase.BODY
             return CONTINUE["request_headers"]
-            self._wishes = read_wishes(head)
         return self._serve(method, path)
+
+    def _take_modes(self, config: Any) -> None:
+        """Take how bodies come; raise ProtocolError where it is not whole."""
+        if config.request_body_mode not in _WHOLE_BODY_MODES:
+            raise ProtocolError("request_body_mode must be BUFFERED")
 
     def _read_terms(self, head: dict[str, str]) -> Terms:
         """Read on which terms the request comes; raise InputError where it may not be served."""
@@ -175,11 +177,6 @@ class Exchange(Conversation):
         else:
             terms = read_client_terms(head)
         for rule in terms.residencies:
-    def _take_modes(self, config: Any) -> None:
-        """Take how bodies come; raise ProtocolError where it is not whole."""
-        if config.request_body_mode not in _WHOLE_BODY_MODES:
-            raise ProtocolError("request_body_mode must be BUFFERED")
-
             self._stay_within(rule)
         return terms
 
@@ -235,6 +232,7 @@ class Exchange(Conversation):
         self.phase = Phase.ASKED
         self.turned_away = None
         self.pool, self.model = resolved.pool, resolved.served_name
+        wish = self._wishes.objective
         return Question(
             RequestArrived(
                 ticket=self._ticket,
@@ -248,6 +246,8 @@ class Exchange(Conversation):
                 hold_seconds=self._terms.hold_seconds,
                 residency=next(iter(self._terms.residencies), None),
                 may_leave=self._sender.forwards,
+                priority=0 if wish is None else self._settings.priority_of(resolved.pool, wish),
+                ttft_objective_seconds=self._wishes.ttft_objective_seconds,
             )
         )
 
@@ -257,10 +257,13 @@ class Exchange(Conversation):
         )
 
 
-        wish = self._wishes.objective
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:
     if method not in allowed:
-        raise InputError(Reason.METHOD_NOT_ALLOWED, f"`{path[:200]}` takes {allowed[0]}")
+        raise InputError(
+            Reason.METHOD_NOT_ALLOWED,
+            f"`{path[:200]}` takes {allowed[0]}",
+            headers=(("allow", ", ".join(allowed)),),
+        )
 
 
 def _model_card(model: ServedModel) -> dict[str, str | int | None]:
@@ -271,6 +274,4 @@ def _model_card(model: ServedModel) -> dict[str, str | int | None]:
         "owned_by": "heliostat",
         "root": model.root,
         "parent": model.parent,
-                priority=0 if wish is None else self._settings.priority_of(resolved.pool, wish),
-                ttft_objective_seconds=self._wishes.ttft_objective_seconds,
     }

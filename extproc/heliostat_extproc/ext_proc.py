@@ -121,16 +121,12 @@ class ExtProcServicer:
         try:
             await self._converse(exchange, context)
         finally:
-            exchange.close()
             self._tell_end(exchange)
             self._driver.finish(exchange.ticket)
             if exchange.turned_away is not None:
                 self._driver.submit(ForwardTurnedAway(exchange.turned_away))
             self._observer.on_finished(exchange, own_envoy=own_envoy)
 
-    async def _converse(self, exchange: Exchange | ReturnExchange, context: _Context) -> None:
-        """Answer until the HTTP exchange ends, or cannot be gone on with."""
-        inbox = _Inbox(context)
     def _open(self, sender: Sender, entrance: wire.Entrance, *, own_envoy: bool) -> Exchange:
         ticket, now = self._driver.next_ticket(), asyncio.get_running_loop().time
         if not own_envoy:
@@ -142,7 +138,6 @@ class ExtProcServicer:
             self._settings,
             sender,
             from_peer=from_peer,
-            admission=None if from_peer else self._admission,
         )
 
     def _tell_end(self, exchange: Exchange) -> None:
@@ -155,6 +150,9 @@ class ExtProcServicer:
         for event in exchange.take_told():
             self._driver.submit(event)
 
+    async def _converse(self, exchange: Exchange | ReturnExchange, context: _Context) -> None:
+        """Answer until the HTTP exchange ends, or cannot be gone on with."""
+        inbox = _Inbox(context)
         try:
             await self._answer_all(exchange, inbox, context)
         except NotSyncedError:
@@ -260,9 +258,6 @@ class ExtProcServicer:
             self._idle.discard(task)
 
 
-def _entrance(context: _Context) -> wire.Entrance:
-    """Say by which of Envoy's listeners the request has come; that of clients without a word."""
-    told = _metadata(context, wire.ENTRANCE_METADATA)
 async def _write(answer: Answer, context: _Context) -> None:
     if isinstance(answer, bytes):
         await context.write(answer)
@@ -271,6 +266,9 @@ async def _write(answer: Answer, context: _Context) -> None:
         await context.write(message)
 
 
+def _entrance(context: _Context) -> wire.Entrance:
+    """Say by which of Envoy's listeners the request has come; that of clients without a word."""
+    told = _metadata(context, wire.ENTRANCE_METADATA)
     return _ENTRANCES.get(told, wire.Entrance.CLIENTS)
 
 

@@ -125,7 +125,7 @@ def error_response(answer: ErrorAnswer, status: int | None = None, *, final: boo
 
     A final one is not retried by an Envoy that it passes.
     """
-    headers = [(REASON_HEADER, answer.reason.value)]
+    headers = [(REASON_HEADER, answer.reason.value), *answer.headers]
     if final:
         headers.append(wire.NO_RETRY)
     if answer.retry_after_seconds is not None:

@@ -19,6 +19,9 @@ from heliostat_extproc.request_head import format_residencies, read_head
 from heliostat_extproc.upb import ProcessingRequest
 from heliostat_routing.commands import Enqueue
 
+_LONGEST_TICKET = 20
+"""Digits."""
+
 
 @dataclass(frozen=True, slots=True)
 class GivenBack:
@@ -55,7 +58,7 @@ class ReturnExchange(Conversation):
     def _on_headers(self, head: dict[str, str]) -> Answer | GivenBack:
         self.pool = head.get(wire.POOL_HEADER, "")
         ticket = head.get(wire.TICKET_HEADER, "")
-        if not ticket.isdecimal():
+        if not (ticket.isdecimal() and len(ticket) <= _LONGEST_TICKET):
             return self._refuse(error_answer(Reason.ROUTER_UNAVAILABLE))
         self._ticket = int(ticket)
         self._residencies = head.get(wire.RESIDENCY_HEADER)

@@ -7,6 +7,7 @@ are the same whatever the API; no two of them carry a prompt under one name.
 """
 
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,12 @@ _CHAT = APIS["/v1/chat/completions"]
 _MESSAGES = APIS["/v1/messages"]
 _MODEL_VALUE = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _RENAME_TRIES = 16
+_RENAME_BYTES = 64 * 1024 * 1024
+"""To decode at most while the key to replace is looked for: no body may hold up all others."""
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F])"
+)
+_SLICE_BYTES = 256 * 1024
 _EMPTY = msgspec.Raw(b"")
 
 
@@ -185,16 +192,14 @@ def parse_request_form(body: bytes, content_type: str) -> RequestBody:
 def _parse(body: bytes) -> _Body:
     try:
         if not body.isascii():
-            body.decode()
+            _check_utf8(body)
         return _decode(body)
-    except UnicodeDecodeError as error:
-        raise MalformedBodyError(f"the body is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:
         raise MalformedBodyError("the body is nested too deeply") from error
     except msgspec.ValidationError as error:
         raise MalformedBodyError(_readable(str(error))) from error
     except msgspec.DecodeError as error:
-        raise MalformedBodyError(f"the body is not JSON: {_readable(str(error))}") from error
+        raise MalformedBodyError(_why_no_json(body, str(error))) from error
 
 
 def _check_state(fields: _Body) -> None:
@@ -250,7 +255,8 @@ def rename_model(body: bytes, model: str, new_model: str) -> bytes:
 
     An unescaped `"model":` is always a key, though maybe one further down: each try is checked.
     """
-    for match in islice(_MODEL_VALUE.finditer(body), _RENAME_TRIES):
+    tries = min(_RENAME_TRIES, max(2, _RENAME_BYTES // len(body)))
+    for match in islice(_MODEL_VALUE.finditer(body), tries):
         if msgspec.json.decode(match[1]) == model:
             start, end = match.span(1)
             renamed = b"".join((body[:start], msgspec.json.encode(new_model), body[end:]))
@@ -263,6 +269,27 @@ def _given(raw: msgspec.Raw) -> memoryview:
     """Take a field's bytes; `null` is the same as absent."""
     text = memoryview(raw)
     return text[:0] if bytes(text[:5]) == b"null" else text
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raise MalformedBodyError where it is not UTF-8; the text is never there as a whole."""
+    decoder = getincrementaldecoder("utf-8")()
+    for start in range(0, len(body), _SLICE_BYTES):
+        end, begun_bytes = start + _SLICE_BYTES, len(decoder.getstate()[0])
+        try:
+            decoder.decode(body[start:end], final=end >= len(body))
+        except UnicodeDecodeError as error:
+            at = start - begun_bytes + error.start
+            raise MalformedBodyError(f"the body is not UTF-8 (byte {at})") from error
+
+
+def _why_no_json(body: bytes, message: str) -> str:
+    """Put the decoder's message in better words where it has none for what is wrong."""
+    if not body.strip():
+        return "the body is empty"
+    if _LONE_SURROGATE.search(body):
+        return "the body is not JSON: a string has half of a surrogate pair (\\ud800 to \\udfff)"
+    return f"the body is not JSON: {_readable(message)}"
 
 
 def _readable(message: str) -> str:

@@ -17,6 +17,9 @@ from heliostat_extproc.federation.identity import parse_identity
 from heliostat_extproc.observing.trace_context import TRACEPARENT
 from heliostat_extproc.wishes import OBJECTIVE_HEADERS, TTFT_OBJECTIVE_HEADERS
 
+MOST_HEADERS = 100
+"""Of a client's request, with those that Envoy adds."""
+LARGEST_HEAD_BYTES = 60 * 1024
 REQUEST_ID_HEADER = "x-request-id"
 """Envoy sets it where the client has not, and returns it."""
 LONGEST_REQUEST_ID = 128
@@ -36,16 +39,17 @@ _WANTED = frozenset(
     (
         ":method",
         ":path",
+        "content-encoding",
         "content-length",
         "content-type",
         REQUEST_ID_HEADER,
         TRACEPARENT,
+        *OBJECTIVE_HEADERS,
+        *TTFT_OBJECTIVE_HEADERS,
         wire.TICKET_HEADER,
         wire.POOL_HEADER,
         wire.ORIGIN_HEADER,
         wire.HOLD_HEADER,
-        *OBJECTIVE_HEADERS,
-        *TTFT_OBJECTIVE_HEADERS,
         wire.RESIDENCY_HEADER,
         wire.CLIENT_RESIDENCY_HEADER,
         wire.IDENTITY_HEADER,
@@ -74,6 +78,17 @@ def read_head(headers: Any) -> dict[str, str]:
     return head
 
 
+def check_size(headers: Any, message_bytes: int) -> None:
+    """Raise InputError where a client's headers, in a message of this size, are too many or large.
+
+    Envoy takes some more, and would fail where the router's own are added to as many as that.
+    """
+    if len(headers.headers) > MOST_HEADERS:
+        raise InputError(Reason.HEADERS_TOO_LARGE, f"the limit is {MOST_HEADERS}")
+    if message_bytes > LARGEST_HEAD_BYTES and headers.ByteSize() > LARGEST_HEAD_BYTES:
+        raise InputError(Reason.HEADERS_TOO_LARGE, f"the limit is {LARGEST_HEAD_BYTES} bytes")
+
+
 def read_path(head: dict[str, str]) -> str:
     """Take the path without its query."""
     return head.get(":path", "").partition("?")[0]
@@ -89,6 +104,17 @@ def read_length(head: dict[str, str]) -> int:
     """Take the declared length of the body in bytes: 0 where there is none that makes sense."""
     text = head.get("content-length", "")
     return int(text) if text.isdecimal() and len(text) < 19 else 0
+
+
+def check_encoding(head: dict[str, str]) -> None:
+    """Raise InputError where the body is compressed: neither router nor engines read that."""
+    encodings = {name.strip().lower() for name in head.get("content-encoding", "").split(",")}
+    if not encodings <= {"", "identity"}:
+        raise InputError(
+            Reason.UNSUPPORTED_ENCODING,
+            "send it without `content-encoding`",
+            headers=(("accept-encoding", "identity"),),
+        )
 
 
 def read_client_terms(head: dict[str, str]) -> Terms:

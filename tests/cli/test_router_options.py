@@ -1,12 +1,16 @@
 """`heliostat router`: options that do not go together are told before anything starts."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from heliostat_cli.envoy_options import sidecar_settings
 from heliostat_cli.main import main
+from heliostat_cli.router import body_limit_bytes, configure, router_settings
+from heliostat_extproc.envoy.sidecar import sidecar_files
 
 HELIOSTAT = Path(sys.executable).with_name("heliostat")
 
@@ -61,3 +65,29 @@ def test_files_that_cannot_be_used_are_told_at_the_start(
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert problem in done.stderr
+
+
+def parsed(*options: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    return parser.parse_args(["--pools", "pools", *options])
+
+
+@pytest.mark.parametrize(("options", "limit_mib"), [([], 32), (["--max-body-mib", "3"], 3)])
+def test_router_and_envoy_have_one_limit_of_bodies(
+    tmp_path: Path, options: list[str], limit_mib: int
+) -> None:
+    """Envoy would buffer, or the router refuse, what the other one does not."""
+    args = parsed("--write-envoy-config", str(tmp_path), *options)
+    assert router_settings(args, tmp_path).body_limit_bytes == limit_mib * 1024 * 1024
+    envoy = sidecar_settings(args, None, body_limit_bytes(args))
+    assert envoy is not None
+    line = f'"perConnectionBufferLimitBytes": {limit_mib * 1024 * 1024}'
+    assert line in sidecar_files(envoy)["envoy.json"]
+
+
+@pytest.mark.parametrize("limit", ["0", "1025", "-1", "many"])
+def test_a_limit_that_cannot_be_kept_is_refused(limit: str) -> None:
+    """Neither nothing nor more than Envoy's windows hold."""
+    with pytest.raises(SystemExit):
+        parsed("--max-body-mib", limit)

@@ -118,7 +118,8 @@ def test_affinity_follows_the_user_and_otherwise_the_first_block() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "not JSON"),
+        (b"", "the body is empty"),
+        (b" \r\n", "the body is empty"),
         (b"[]", "Expected `object`"),
         (b'{"model":"m"', "not JSON"),
         (b'{"model":"m"} x', "not JSON"),
@@ -129,6 +130,12 @@ def test_affinity_follows_the_user_and_otherwise_the_first_block() -> None:
         (b'{"model":"m","max_tokens":"x"}', "`max_tokens`"),
         (b'{"model":"m","messages":[1,}', "not JSON"),
         (b'{"model":"\xff"}', "not UTF-8 (byte 10)"),
+        (b'{"model":"' + "ü".encode() * 300_000 + b"\xff", "not UTF-8 (byte 600010)"),
+        (b'{"model":"m' + "ü".encode() * 131_066 + b"\xc3", "not UTF-8 (byte 262143)"),
+        (rb'{"model":"m","messages":["\ud83d"]}', "half of a surrogate pair"),
+        (rb'{"model":"m","messages":["\ud83d\ud83d\ude00"]}', "half of a surrogate pair"),
+        (rb'{"model":"m","messages":["\ud83d\ude00\ude00"]}', "half of a surrogate pair"),
+        (rb'{"model":"m","messages":["\ud83d\ude00"]', "not JSON: Input data was truncated"),
         (b'{"model":"m","messages":' + b"[" * 200_000, "nested too deeply"),
     ],
 )
@@ -162,6 +169,16 @@ def test_a_renamed_body_asks_for_the_new_model_and_the_same_prompt(name: str, te
         return  # a lone surrogate is no UTF-8
     renamed = json.loads(rename_model(body, name, "canonical"))
     assert renamed == {**json.loads(body), "model": "canonical"}
+
+
+def test_a_key_is_not_looked_for_through_much_of_a_large_body() -> None:
+    """Of a body of megabytes few candidates are tried, of a small one many."""
+    decoys = b'{"messages":[%s' % (b'{"model":"a"},' * 10)
+    small = decoys + b'0],"model":"a"}'
+    large = decoys + b" " * (16 * 1024 * 1024) + b'0],"model":"a"}'
+    assert rename_model(small, "a", "b") == small[:-3] + b'b"}'
+    with pytest.raises(MalformedBodyError):
+        rename_model(large, "a", "b")
 
 
 def test_a_hidden_model_key_cannot_be_renamed() -> None:

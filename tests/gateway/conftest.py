@@ -120,10 +120,16 @@ class Engine:
 async def run_engine() -> AsyncIterator[Engine]:
     engine = Engine(f"127.0.0.1:{find_free_port()}")
     engine.release.set()
-    application = web.Application()
+    application = web.Application(client_max_size=64 * 1024 * 1024)
     application.router.add_post("/v1/chat/completions", engine.on_chat)
     application.router.add_get("/metrics", engine.on_metrics)
-    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.01)
+    runner = web.AppRunner(
+        application,
+        handler_cancellation=True,
+        shutdown_timeout=0.01,
+        max_line_size=64 * 1024,
+        max_field_size=64 * 1024,
+    )
     await runner.setup()
     try:
         host, port = engine.address.split(":")
@@ -252,8 +258,10 @@ async def run_gateway(
     picker: PickerAddress | None = None,
     region: Region | None = None,
     certificates: Path | None = None,
+    body_limit_bytes: int = BODY_LIMIT_BYTES,
     traces: TraceSettings | None = None,
     access_log: Path | None = None,
+    **envoy_settings: Any,
 ) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-")))
@@ -263,7 +271,7 @@ async def run_gateway(
             discovery=FolderDiscovery(folder),
             socket=directory / "router.sock",
             admin_port=0,
-            body_limit_bytes=BODY_LIMIT_BYTES,
+            body_limit_bytes=body_limit_bytes,
             drain_seconds=drain_seconds,
             engine_key_file=engine_key_file,
             picker=picker,
@@ -279,9 +287,10 @@ async def run_gateway(
                 admin=admin_socket,
                 listen_address="127.0.0.1",
                 listen_port=port,
-                body_limit_bytes=BODY_LIMIT_BYTES,
+                body_limit_bytes=body_limit_bytes,
                 federation=None if settings.membership is None else settings.membership.envoy,
                 traces=traces,
+                **envoy_settings,
             )
 
         lines = stack.enter_context(access_log_to(access_log))

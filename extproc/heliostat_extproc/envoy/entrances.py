@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HeaderValue,
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
+    Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     KeepaliveSettings,
@@ -69,6 +70,9 @@ FEDERATION_ROUTES = "federation"
 
 _PEER_TERMS = (wire.ORIGIN_HEADER, wire.HOLD_HEADER, wire.RESIDENCY_HEADER)
 _KEPT_PREFIX = "x-kept-"
+_MOST_HEADERS = 160
+_MOST_HEADERS_KIB = 96
+"""More than the router takes of a client: what it adds must not be too much for Envoy."""
 _LEAST_WINDOW_BYTES = 65_535
 _CONNECTION_WINDOW_BYTES = 24 * 1024 * 1024
 _KEEPALIVE = KeepaliveSettings(interval=timedelta(seconds=5), timeout=timedelta(seconds=10))
@@ -93,7 +97,13 @@ def connection_manager(entrance: Entrance, settings: BootstrapSettings) -> Filte
         stream_idle_timeout=timedelta(0),
         request_headers_timeout=timedelta(seconds=settings.request_headers_timeout_seconds),
         request_timeout=timedelta(seconds=settings.request_timeout_seconds),
-        common_http_protocol_options=HttpProtocolOptions(idle_timeout=timedelta(hours=1)),
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=timedelta(hours=1), max_headers_count=_MOST_HEADERS
+        ),
+        max_request_headers_kb=_MOST_HEADERS_KIB,
+        http_protocol_options=Http1ProtocolOptions(
+            accept_http_10=True, default_host_for_http_10="heliostat"
+        ),
         normalize_path=True,
         merge_slashes=True,
     )

@@ -31,11 +31,27 @@ from heliostat_extproc.errors import REASON_HEADER, ErrorAnswer, Reason, error_a
 class _LocalReply:
     reason: Reason
     flags: tuple[str, ...] = ()
-    details: str | None = None
+    details: tuple[str, ...] = ()
+    """How Envoy's own words for the cause begin. No flag tells of what no filter has seen."""
 
 
 _LOCAL_REPLIES = (
-    _LocalReply(Reason.REQUEST_TOO_LARGE, details="request_payload_too_large"),
+    _LocalReply(Reason.REQUEST_TOO_LARGE, details=("request_payload_too_large",)),
+    _LocalReply(
+        Reason.HEADERS_TOO_LARGE,
+        details=("http1.headers_too_large", "http1.too_many_headers", "http1.trailers_too_large"),
+    ),
+    _LocalReply(
+        Reason.NOT_IMPLEMENTED, details=("upgrade_failed", "http1.invalid_transfer_encoding")
+    ),
+    _LocalReply(
+        Reason.CLIENT_TOO_SLOW, details=("request_header_timeout", "request_overall_timeout")
+    ),
+    _LocalReply(Reason.UNKNOWN_PATH, details=("absolute_path_rejected",)),
+    _LocalReply(
+        Reason.MALFORMED_REQUEST,
+        details=("http1.", "missing_host_header", "path_normalization_failed"),
+    ),
     _LocalReply(Reason.NO_ENDPOINTS, flags=("UH", "NC")),
     _LocalReply(Reason.OVERLOADED, flags=("UO", "OM")),
     _LocalReply(Reason.TIMED_OUT, flags=("UT", "DT", "SI", "UMSDR")),
@@ -76,9 +92,10 @@ def _mapper(reply: _LocalReply) -> ResponseMapper:
 
 
 def _filter(reply: _LocalReply) -> AccessLogFilter:
-    if reply.details is None:
+    if not reply.details:
         return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list(reply.flags)))
-    expression = ExpressionFilter(expression=f'response.code_details == "{reply.details}"')
+    begins = " || ".join(f'response.code_details.startsWith("{it}")' for it in reply.details)
+    expression = ExpressionFilter(expression=begins)
     return AccessLogFilter(
         extension_filter=ExtensionFilter(
             name="envoy.access_loggers.extension_filters.cel", typed_config=Any.pack(expression)

@@ -36,6 +36,7 @@ class SidecarSettings:
     """How other gateways come in; its sockets are as Envoy sees them."""
     traces: TraceSettings | None = None
     """Where Envoy tells of its spans."""
+    body_limit_bytes: int = 32 * 1024 * 1024
     drain_seconds: float = 30.0
     """How long requests in flight may take to end."""
 
@@ -54,6 +55,7 @@ def sidecar_files(settings: SidecarSettings) -> dict[str, str]:
             listen_port=settings.listen_port,
             client_tls=tls,
             ready_port=settings.ready_port,
+            body_limit_bytes=settings.body_limit_bytes,
             federation=settings.federation,
             traces=settings.traces,
         )
