@@ -100,12 +100,12 @@ def picker_address(args: argparse.Namespace) -> PickerAddress | None:
         raise OptionError("--no-envoy needs --listen")
     if args.no_envoy and args.write_envoy_config is not None:
         raise OptionError("--no-envoy and --write-envoy-config exclude each other")
+    if args.listen_fallbacks < 0:
+        raise OptionError("--listen-fallbacks must not be negative")
     if args.listen is None:
         return None
     certificate = None if files is None else CertificateFiles(*files)
     return PickerAddress(args.listen, args.listen_tls, certificate, args.listen_fallbacks)
-    if args.listen_fallbacks < 0:
-        raise OptionError("--listen-fallbacks must not be negative")
 
 
 def sidecar_settings(

@@ -13,6 +13,7 @@ from heliostat_cli.router import (
     run_until_stopped,
     wait_for_stop,
 )
+from heliostat_cli.tenant_options import client_identity
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, EnvoyStartError, ProcessSettings
 from heliostat_extproc.observing.access_log_file import access_log_to
@@ -69,8 +70,9 @@ async def _serve_with_envoy(
             admin=admin_socket,
             listen_address=args.host,
             listen_port=args.port,
-            body_limit_bytes=settings.body_limit_bytes,
             client_tls=client_tls(args, admin_socket.parent),
+            body_limit_bytes=settings.body_limit_bytes,
+            client_identity=client_identity(args),
             federation=None if settings.membership is None else settings.membership.envoy,
             traces=settings.traces,
         )

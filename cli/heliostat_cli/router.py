@@ -26,10 +26,13 @@ from heliostat_cli.region_options import (
     parse_region,
 )
 from heliostat_cli.service import add_log_options, run_service
+from heliostat_cli.tenant_options import add_tenant_options, client_identity
 from heliostat_extproc.discovery.cluster import ClusterSettings, KubernetesDiscovery
 from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.driver import Recorder
+from heliostat_extproc.envoy.federation import FederationSettings
+from heliostat_extproc.envoy.sidecar import SidecarSettings
 from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES
 from heliostat_extproc.federation.region import Region
 from heliostat_extproc.observing.access_log_file import AccessLogFile, access_log_to
@@ -125,6 +128,7 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long requests may take to end on SIGTERM (default: %(default)s)",
     )
+    add_tenant_options(parser)
     add_region_options(parser)
     add_observing_options(parser)
     add_log_options(parser)
@@ -151,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
             settings,
             picker=picker_address(args),
             own_envoy=not args.no_envoy,
-            envoy_files=sidecar_settings(args, federation, settings.body_limit_bytes),
+            envoy_files=_envoy_files(args, federation, settings.body_limit_bytes),
         )
     except OptionError as error:
         print(f"heliostat: {error}", file=sys.stderr)
@@ -165,6 +169,13 @@ def _with_traces(settings: RouterSettings) -> RouterSettings:
     if files is None:
         return settings
     return replace(settings, envoy_files=replace(files, traces=settings.traces))
+
+
+def _envoy_files(
+    args: argparse.Namespace, federation: FederationSettings | None, body_limit_bytes: int
+) -> SidecarSettings | None:
+    files = sidecar_settings(args, federation, body_limit_bytes)
+    return None if files is None else replace(files, client_identity=client_identity(args))
 
 
 def run_until_stopped(
@@ -193,6 +204,7 @@ async def wait_for_stop(router: RouterProcess, stop: asyncio.Event) -> None:
 def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
     """Translate the options of `add_router_options`; OptionError where they do not fit."""
     region = parse_region(args)
+    identity = client_identity(args)
     return RouterSettings(
         discovery=_discovery(args, region),
         membership=parse_membership(args, region, socket),
@@ -205,6 +217,8 @@ def router_settings(args: argparse.Namespace, socket: Path) -> RouterSettings:
         engine_key_file=args.engine_api_key_file,
         keep=keep_settings(args),
         traces=trace_settings(args),
+        tenants_file=args.tenants,
+        tokens=identity is not None and identity.tokens is not None,
     )
 
 
@@ -217,9 +231,7 @@ def _discovery(args: argparse.Namespace, region: Region | None) -> Discovery:
     return FolderDiscovery(args.pools, own_region=None if region is None else region.name)
 
 
-async def _serve(
-    args: argparse.Namespace, settings: RouterSettings, stop: asyncio.Event
-) -> None:
+async def _serve(args: argparse.Namespace, settings: RouterSettings, stop: asyncio.Event) -> None:
     with record_to(args.record) as recorder, access_log_to(args.access_log) as access_log:
         await _run_router(settings, recorder, access_log, stop)
 

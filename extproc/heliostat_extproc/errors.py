@@ -39,6 +39,10 @@ class Reason(StrEnum):
     SHUTTING_DOWN = "shutting-down"
     TIMED_OUT = "timed-out"
     RESIDENCY = "residency"
+    UNAUTHENTICATED = "unauthenticated"
+    UNKNOWN_TENANT = "unknown-tenant"
+    RATE_LIMITED = "rate-limited"
+    INFLIGHT_LIMITED = "inflight-limited"
     NOT_A_PEER = "not-a-peer"
     NOT_SERVED_FOR_PEERS = "not-served-for-peers"
 
@@ -47,12 +51,17 @@ class InputError(Exception):
     """The client's request is at fault; `reason`, `detail` and `headers` are for the client."""
 
     def __init__(
-        self, reason: Reason, detail: str, headers: tuple[tuple[str, str], ...] = ()
+        self,
+        reason: Reason,
+        detail: str,
+        headers: tuple[tuple[str, str], ...] = (),
+        retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.headers = headers
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +135,22 @@ _SHAPES: dict[Reason, tuple[int, str, str]] = {
         "invalid_request_error",
         "The request may not be served in this region. Ask a gateway of a region where it may",
     ),
+    Reason.UNAUTHENTICATED: (
+        401,
+        "authentication_error",
+        "The request has no API key or token that is good here",
+    ),
+    Reason.UNKNOWN_TENANT: (403, "permission_error", "The token's tenant is not known here"),
+    Reason.RATE_LIMITED: (
+        429,
+        "rate_limit_error",
+        "Your requests come faster than your tenant's limit allows",
+    ),
+    Reason.INFLIGHT_LIMITED: (
+        429,
+        "rate_limit_error",
+        "Your tenant has as many open requests as its limit allows",
+    ),
     Reason.NOT_A_PEER: (
         403,
         "permission_error",
@@ -165,7 +190,7 @@ def answer_for_core(
 
 def answer_for_input(error: InputError) -> ErrorAnswer:
     """Turn a client's mistake into an HTTP error."""
-    return error_answer(error.reason, error.detail, headers=error.headers)
+    return error_answer(error.reason, error.detail, error.retry_after_seconds, error.headers)
 
 
 def error_answer(

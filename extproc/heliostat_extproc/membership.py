@@ -125,6 +125,10 @@ class Membership:
         """Describe the link to each peer region."""
         return self._federation.reports()
 
+    def live_routers(self) -> tuple[str, ...]:
+        """Name the region's routers that live, this one among them."""
+        return self._federation.live_routers()
+
     def sibling_reports(self) -> tuple[SiblingReport, ...]:
         """Describe the link to each other router of the region."""
         return self._federation.sibling_reports()

@@ -17,6 +17,7 @@ from heliostat_extproc.federation.reports import LinkState, PeerReport
 from heliostat_extproc.observing import metric_list as metrics
 from heliostat_extproc.observing.instruments import CounterFamily, HistogramFamily, Instruments
 from heliostat_extproc.scraper import FetchProblem
+from heliostat_extproc.tenancy.admission import TenantReport
 from heliostat_routing.commands import Command, Dispatch, Enqueue, Forward
 from heliostat_routing.events import Event, RequestArrived
 from heliostat_routing.settings import EndpointPhase
@@ -92,6 +93,10 @@ class Telemetry:
         """Show how other regions are heard, and what goes to them and comes from them."""
         self.registry.register(_PeerCollector(reports))
 
+    def watch_tenants(self, reports: Callable[[], Sequence[TenantReport]]) -> None:
+        """Show what tenants ask for, and what they are refused."""
+        self.registry.register(_TenantCollector(reports))
+
     def watch_certificate(self, seconds_left: Callable[[], float | None]) -> None:
         """Show how long the region's certificate is still valid."""
 
@@ -154,6 +159,28 @@ class _PeerCollector(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """Name nothing in advance: the links may not be there yet."""
+        return iter(())
+
+
+class _TenantCollector(Collector):
+    """Turns what is known of tenants into gauges and counts; they are those of the tenants file."""
+
+    def __init__(self, reports: Callable[[], Sequence[TenantReport]]) -> None:
+        self._reports = reports
+
+    def collect(self) -> Iterator[Metric]:
+        """Describe every tenant that has asked."""
+        inflight = _family(metrics.TENANT_INFLIGHT)
+        requests = _family(metrics.TENANT_REQUESTS)
+        for report in self._reports():
+            inflight.add_metric((report.tenant,), report.inflight)
+            for outcome, count in report.outcomes.items():
+                requests.add_metric((report.tenant, outcome), count)
+        yield inflight
+        yield requests
+
+    def describe(self) -> Iterator[Metric]:
+        """Name nothing in advance: nobody may have asked yet."""
         return iter(())
 
 

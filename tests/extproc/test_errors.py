@@ -36,6 +36,10 @@ STATUSES = {
     Reason.SHUTTING_DOWN: 503,
     Reason.TIMED_OUT: 504,
     Reason.RESIDENCY: 421,
+    Reason.UNAUTHENTICATED: 401,
+    Reason.UNKNOWN_TENANT: 403,
+    Reason.RATE_LIMITED: 429,
+    Reason.INFLIGHT_LIMITED: 429,
     Reason.NOT_A_PEER: 403,
     Reason.NOT_SERVED_FOR_PEERS: 503,
 }

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from heliostat_extproc.discovery.folder import FolderDiscovery
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
+from heliostat_extproc.envoy.client_identity import ClientIdentity, TokenSettings
 from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.envoy.process import EnvoyProcess, ProcessSettings
 from heliostat_extproc.federation.region import Region
@@ -255,6 +256,8 @@ def _membership(
 async def run_gateway(
     drain_seconds: float = DEADLINE_SECONDS,
     engine_key_file: Path | None = None,
+    tenants_file: Path | None = None,
+    tokens: TokenSettings | None = None,
     picker: PickerAddress | None = None,
     region: Region | None = None,
     certificates: Path | None = None,
@@ -274,6 +277,8 @@ async def run_gateway(
             body_limit_bytes=body_limit_bytes,
             drain_seconds=drain_seconds,
             engine_key_file=engine_key_file,
+            tenants_file=tenants_file,
+            tokens=tokens is not None,
             picker=picker,
             scrape=SCRAPE,
             traces=traces,
@@ -288,6 +293,7 @@ async def run_gateway(
                 listen_address="127.0.0.1",
                 listen_port=port,
                 body_limit_bytes=body_limit_bytes,
+                client_identity=None if tenants_file is None else ClientIdentity(tokens),
                 federation=None if settings.membership is None else settings.membership.envoy,
                 traces=traces,
                 **envoy_settings,

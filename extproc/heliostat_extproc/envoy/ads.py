@@ -67,16 +67,18 @@ class AdsServer(AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
         pools: Mapping[str, Sequence[str]],
         peering: Peering = NO_PEERING,
         restricted: Collection[str] = (),
+        credentials: tuple[tuple[str, str], ...] | None = None,
     ) -> None:
         """Make these all the pools (name -> `ip:port` addresses) and all the peers of Envoys.
 
         `restricted` pools have a rule where requests may be served: nothing goes there by itself.
+        `credentials` are the API keys of clients, each with its tenant.
 
         Call it again with the whole truth at each change; nothing is sent before the first call.
         Keep a pool, an endpoint or a peer in it until its last request is done. AddressError, and
         nothing changes, if an address is not `ip:port`.
         """
-        self.offer(build_resources(pools, self._settings, peering, restricted))
+        self.offer(build_resources(pools, self._settings, peering, restricted, credentials))
 
     def offer(self, resources: Resources) -> None:
         """Make these resources the newest; Envoys that refuse them keep the last good ones."""

@@ -36,6 +36,7 @@ from envoy_data_plane.google.protobuf import Any, Struct
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.active_requests import STATE_STREAMS_STAT
 from heliostat_extproc.envoy.addresses import pipe_address, tcp_address
+from heliostat_extproc.envoy.client_identity import issuer_cluster
 from heliostat_extproc.envoy.client_tls import tls_socket
 from heliostat_extproc.envoy.control_plane import (
     STATE_CLUSTER,
@@ -85,6 +86,9 @@ def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
     clusters = [router_cluster(name, settings.router_socket) for name in names]
     if settings.traces is not None:
         clusters.append(collector_cluster(settings.traces))
+    identity = settings.client_identity
+    if identity is not None and identity.tokens is not None:
+        clusters.append(issuer_cluster(identity.tokens))
     return Bootstrap(
         node=Node(id=settings.node_id, cluster="heliostat"),
         admin=Admin(address=_admin_address(settings.admin)),

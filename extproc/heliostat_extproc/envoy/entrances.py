@@ -58,6 +58,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.active_requests import STAT_PREFIXES
+from heliostat_extproc.envoy.client_identity import identity_filter
 from heliostat_extproc.envoy.control_plane import ads_source, router_service
 from heliostat_extproc.envoy.local_replies import local_reply_config
 from heliostat_extproc.envoy.response_filters import stream_error_filter, token_usage_filter
@@ -113,6 +114,8 @@ def connection_manager(entrance: Entrance, settings: BootstrapSettings) -> Filte
     match entrance:
         case Entrance.CLIENTS:
             manager.early_header_mutation_extensions = [early_mutation(_strip_untrusted())]
+            if settings.client_identity is not None:
+                manager.http_filters.insert(0, identity_filter(settings.client_identity))
         case Entrance.FEDERATION:
             _admit_peers(manager)
         case Entrance.RETURN:

@@ -52,6 +52,10 @@ _LOCAL_REPLIES = (
         Reason.MALFORMED_REQUEST,
         details=("http1.", "missing_host_header", "path_normalization_failed"),
     ),
+    _LocalReply(
+        Reason.UNAUTHENTICATED,
+        details=("missing_api_key", "unknown_api_key", "missing_credentials", "jwt_authn"),
+    ),
     _LocalReply(Reason.NO_ENDPOINTS, flags=("UH", "NC")),
     _LocalReply(Reason.OVERLOADED, flags=("UO", "OM")),
     _LocalReply(Reason.TIMED_OUT, flags=("UT", "DT", "SI", "UMSDR")),

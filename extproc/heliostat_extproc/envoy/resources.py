@@ -60,6 +60,7 @@ from envoy_data_plane.google.protobuf import Any
 from heliostat_extproc.apis import PATHS_WITHOUT_ROUTER
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.addresses import AddressError, parse_address
+from heliostat_extproc.envoy.client_identity import credentials_config
 from heliostat_extproc.envoy.control_plane import (
     STATE_CLUSTER,
     ads_source,
@@ -127,10 +128,12 @@ def build_resources(
     settings: ResourceSettings,
     peering: Peering = NO_PEERING,
     restricted: Collection[str] = (),
+    credentials: tuple[tuple[str, str], ...] | None = None,
 ) -> Resources:
     """Translate pools (name -> `ip:port` addresses) and what is known of other gateways.
 
     `restricted` pools have a rule where requests may be served, which Envoy cannot judge.
+    `credentials` are the clients' API keys and whose they are; None: they need none.
     AddressError names the first bad address.
     """
     names = sorted(pools)
@@ -147,7 +150,7 @@ def build_resources(
     return Resources(
         clusters={**clusters, **peers.clusters},
         assignments={**assignments, **peers.assignments},
-        routes=_serialized_routes(default_pool, settings),
+        routes=_serialized_routes(default_pool, settings, credentials),
         addresses={wire.cluster_name(name): frozenset(pools[name]) for name in names},
         secrets=peers.secrets,
     )
@@ -159,9 +162,16 @@ def _serialized_cluster(pool: str, settings: ResourceSettings) -> bytes:
 
 
 @functools.lru_cache(maxsize=8)
-def _serialized_routes(default_pool: str | None, settings: ResourceSettings) -> Mapping[str, bytes]:
+def _serialized_routes(
+    default_pool: str | None,
+    settings: ResourceSettings,
+    credentials: tuple[tuple[str, str], ...] | None,
+) -> Mapping[str, bytes]:
+    clients = build_client_routes(default_pool, settings)
+    if credentials:
+        clients.virtual_hosts[0].typed_per_filter_config = credentials_config(credentials)
     tables = (
-        build_client_routes(default_pool, settings),
+        clients,
         build_federation_routes(settings),
     )
     return {table.name: bytes(table) for table in tables}
@@ -278,7 +288,7 @@ def _table(name: str, routes: Sequence[Route]) -> RouteConfiguration:
         name=name,
         domains=["*"],
         routes=[*routes, _unrouted(RouteMatch(prefix="/"))],
-        request_headers_to_remove=[wire.CLUSTER_HEADER],
+        request_headers_to_remove=[wire.CLUSTER_HEADER, wire.TENANT_HEADER],
     )
     return RouteConfiguration(name=name, virtual_hosts=[host])
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from heliostat_extproc.envoy.client_identity import ClientIdentity
 from heliostat_extproc.envoy.client_tls import ClientTls
 from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.observing.trace_settings import TraceSettings
@@ -20,6 +21,8 @@ class BootstrapSettings:
     listen_port: int = 8080
     client_tls: ClientTls | None = None
     """TLS for clients, beside HTTP."""
+    client_identity: ClientIdentity | None = None
+    """How clients prove which tenant they are; None: whoever reaches the gateway may ask."""
     ready_port: int | None = None
     """Where Envoy says whether it should get traffic; None: nowhere."""
     federation: FederationSettings | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from heliostat_extproc.envoy.active_requests import REQUEST_STATS, STATE_STREAMS_STAT
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings, bootstrap_json
+from heliostat_extproc.envoy.client_identity import ClientIdentity
 from heliostat_extproc.envoy.client_tls import ClientTls, sds_json
 from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.observing.trace_settings import TraceSettings
@@ -32,6 +33,8 @@ class SidecarSettings:
     tls_key: Path | None = None
     """PEM file of its private key, as Envoy sees it."""
     tls_port: int = 8443
+    client_identity: ClientIdentity | None = None
+    """How clients prove which tenant they are; None: whoever reaches the gateway may ask."""
     federation: FederationSettings | None = None
     """How other gateways come in; its sockets are as Envoy sees them."""
     traces: TraceSettings | None = None
@@ -54,6 +57,7 @@ def sidecar_files(settings: SidecarSettings) -> dict[str, str]:
             listen_address=settings.listen_address,
             listen_port=settings.listen_port,
             client_tls=tls,
+            client_identity=settings.client_identity,
             ready_port=settings.ready_port,
             body_limit_bytes=settings.body_limit_bytes,
             federation=settings.federation,

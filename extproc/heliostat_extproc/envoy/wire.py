@@ -29,6 +29,9 @@ it may be held there, and where it may be served (names with commas; none: anywh
 PEER_HEADERS = (POOL_HEADER, ORIGIN_HEADER, HOLD_HEADER, RESIDENCY_HEADER)
 """What goes with a request that is forwarded, and is not for engines."""
 
+TENANT_HEADER = "x-heliostat-tenant"
+"""Set by Envoy on a client's request: the tenant whose key or token it came with."""
+
 CLIENT_RESIDENCY_HEADER = "x-data-residency"
 """Set by a client: regions and groups where the request may be served, as the header above. It can
 only narrow what the pool allows."""
