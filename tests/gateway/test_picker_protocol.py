@@ -250,23 +250,26 @@ async def test_the_request_is_where_the_gateway_says_it_is_served(
     picker: Picker, mode: int
 ) -> None:
     """A retry of the gateway's moves it in the ledger; an address of nobody's moves nothing."""
-    asked = await begin(picker, mode, subset=[POOL[0], POOL[2]], response_mode=STREAMED)
+    model, ports = f"moves-{mode}", (9021, 9022) if mode == STREAMED else (9023, 9024)
+    await picker.add_pool(model, *(f"127.0.0.1:{port}" for port in ports), policy="RoundRobin")
+    asked = await begin(picker, mode, model, response_mode=STREAMED)
     first, second = picked(await asked.answer(), PARTS[mode])
     if mode == STREAMED:
-        await body_of(asked, size=len(chat("m")))
-    assert picker.endpoint("m", first).inflight == 1
+        await body_of(asked, size=len(chat(model)))
+    assert picker.endpoint(model, first).inflight == 1
     await asked.response_headers(served=second)
     assert (await asked.read()).HasField("response_headers")
-    assert (picker.endpoint("m", first).inflight, picker.endpoint("m", second).inflight) == (0, 1)
+    assert picker.endpoint(model, first).inflight == 0
+    assert picker.endpoint(model, second).inflight == 1
     await asked.end()
     await picker.until_idle()
-    stray = await begin(picker, mode, response_mode=STREAMED)
+    stray = await begin(picker, mode, model, response_mode=STREAMED)
     home = picked(await stray.answer(), PARTS[mode])[0]
     if mode == STREAMED:
-        await body_of(stray, size=len(chat("m")))
+        await body_of(stray, size=len(chat(model)))
     await stray.response_headers(served="198.51.100.1:1")
     assert (await stray.read()).HasField("response_headers")
-    assert picker.endpoint("m", home).inflight == 1
+    assert picker.endpoint(model, home).inflight == 1
     await stray.end()
     await picker.until_idle()
 
