@@ -93,8 +93,7 @@ def test_no_media_hide_between_samples(some: list[object]) -> None:
     """Every long string that is no text is found."""
     condensed = bytes(prompt_text(memoryview(json.dumps([user(*some)]).encode())))
     strings = condensed.split(b'"')
-    assert not [s for s in strings if len(s) > MOST_MEDIA_BYTES and b" " not in s]
-    assert b"A" * MEDIA_BYTES not in condensed
+    assert not [s for s in strings if len(s) >= MEDIA_BYTES and b" " not in s]
 
 
 @given(st.lists(st.integers(0, 2**32 - 1)), st.lists(st.integers(0, 200_000)))
@@ -131,12 +130,11 @@ def test_a_mark_of_what_to_cache_does_not_end_the_prefix() -> None:
     """Clients of /v1/messages move it to the last message of each turn."""
     mark = {"cache_control": {"type": "ephemeral"}}
     system = [{**text(TEXT), **mark}]
-    first = keys("/v1/messages", system=system, messages=[user({**text(TEXT), **mark})])
-    second = keys(
-        "/v1/messages", system=system, messages=[user(text(TEXT)), user({**text("More"), **mark})]
-    )
+    marked, plain = (user({**text(TEXT), **some}, text(TEXT)) for some in (mark, {}))
+    first = keys("/v1/messages", system=system, messages=[marked])
+    second = keys("/v1/messages", system=system, messages=[plain, user({**text("More"), **mark})])
     assert second[: len(first)] == first
-    assert len(first) >= 2 * len(TEXT) // BLOCK_BYTES
+    assert len(first) >= 3 * len(TEXT) // BLOCK_BYTES
 
 
 def test_words_about_marks_stay() -> None:
