@@ -109,7 +109,7 @@ def picker_address(args: argparse.Namespace) -> PickerAddress | None:
 
 
 def sidecar_settings(
-    args: argparse.Namespace, federation: FederationSettings | None
+    args: argparse.Namespace, federation: FederationSettings | None, body_limit_bytes: int
 ) -> SidecarSettings | None:
     """Translate the options of `add_envoy_file_options`; OptionError where they do not fit."""
     files = _client_tls_files(args)
@@ -129,6 +129,7 @@ def sidecar_settings(
         tls_key=key,
         tls_port=args.gateway_tls_port,
         drain_seconds=args.drain_seconds,
+        body_limit_bytes=body_limit_bytes,
         federation=federation,
     )
 

@@ -7,7 +7,7 @@ answered. What clients ask for comes in here, and what peers forward.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -23,6 +23,7 @@ from heliostat_extproc.conversation import (
     Sender,
 )
 from heliostat_extproc.discovery.catalog import Resolution, ServedModel
+from heliostat_extproc.envoy import wire
 from heliostat_extproc.errors import InputError, Reason, answer_for_input
 from heliostat_extproc.ext_proc_wire import CONTINUE, immediate_response
 from heliostat_extproc.federation.region import Region
@@ -41,6 +42,7 @@ from heliostat_extproc.request_head import (
     read_peer_terms,
     read_request_id,
 )
+from heliostat_extproc.tenancy.admission import Admission
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
 from heliostat_extproc.wishes import Wishes, read_wishes
 from heliostat_routing.events import RequestArrived
@@ -108,8 +110,10 @@ class Exchange(Conversation):
         sender: Sender,
         *,
         from_peer: bool = False,
+        admission: Admission | None = None,
     ) -> None:
         super().__init__(ticket, sender)
+        self._admission = admission
         self._directory = directory
         self._settings = settings
         self._from_peer = from_peer
@@ -119,6 +123,13 @@ class Exchange(Conversation):
         self._content_type = ""
         self.turned_away: str | None = None
         """The peer's router whose request has come and has not got as far as to the core."""
+        self._admitted = ""
+
+    def close(self) -> None:
+        """End what the request has of its tenant's limits."""
+        if self._admission is not None and self._admitted:
+            self._admission.leave(self._admitted)
+            self._admitted = ""
 
     def receive(self, data: bytes) -> Answer | Question:
         """Take one message; raise `ProtocolError` if it makes no sense here."""
@@ -175,10 +186,24 @@ class Exchange(Conversation):
             terms = read_peer_terms(head, self._settings.region_of)
             self.turned_away = terms.origin
         else:
-            terms = read_client_terms(head)
+            terms = self._admit(head, read_client_terms(head))
         for rule in terms.residencies:
             self._stay_within(rule)
         return terms
+
+    def _admit(self, head: dict[str, str], terms: Terms) -> Terms:
+        """Let a tenant's request in; its tenant's residency binds it, which it can only narrow."""
+        if self._admission is None:
+            return terms
+        tenant = head.get(wire.TENANT_HEADER, "")
+        allowed = self._admission.enter(tenant)
+        self._admitted = tenant
+        if allowed is None:
+            return terms
+        wanted = next(iter(terms.residencies), allowed)
+        if not wanted <= allowed:
+            raise InputError(Reason.RESIDENCY, f"your tenant's are {', '.join(sorted(allowed))}")
+        return replace(terms, residencies=(wanted,))
 
     def _stay_within(self, residency: frozenset[str] | None) -> None:
         """Raise InputError where the request may not be served in this region."""

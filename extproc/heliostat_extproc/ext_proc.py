@@ -26,6 +26,7 @@ from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Qu
 from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
 from heliostat_extproc.given_back import GivenBack, ReturnExchange
 from heliostat_extproc.observing.trace_context import TRACEPARENT
+from heliostat_extproc.tenancy.admission import Admission
 from heliostat_routing.commands import Enqueue, Reject, RejectReason
 from heliostat_routing.events import ForwardTurnedAway, RequestArrived
 
@@ -78,7 +79,9 @@ class ExtProcServicer:
         directory: Directory,
         observer: RequestObserver,
         settings: ExchangeSettings,
+        admission: Admission | None = None,
     ) -> None:
+        self._admission = admission
         self._driver = driver
         self._directory = directory
         self._observer = observer
@@ -121,6 +124,7 @@ class ExtProcServicer:
         try:
             await self._converse(exchange, context)
         finally:
+            exchange.close()
             self._tell_end(exchange)
             self._driver.finish(exchange.ticket)
             if exchange.turned_away is not None:
@@ -132,7 +136,14 @@ class ExtProcServicer:
         if not own_envoy:
             return PickerExchange(ticket, self._directory, self._settings, sender, now)
         from_peer = entrance is wire.Entrance.FEDERATION
-        return Exchange(ticket, self._directory, self._settings, sender, from_peer=from_peer)
+        return Exchange(
+            ticket,
+            self._directory,
+            self._settings,
+            sender,
+            from_peer=from_peer,
+            admission=None if from_peer else self._admission,
+        )
 
     def _tell_end(self, exchange: Exchange) -> None:
         if isinstance(exchange, PickerExchange):

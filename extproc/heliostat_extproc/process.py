@@ -15,6 +15,7 @@ import grpc
 import structlog
 from aiohttp import web
 
+from heliostat_crds.tenants import Tenants
 from heliostat_extproc.admin import AdminSources, PeersReport, start_admin
 from heliostat_extproc.conversation import Sender
 from heliostat_extproc.discovery.discovery import Discovery
@@ -40,6 +41,8 @@ from heliostat_extproc.observing.trace_settings import TraceSettings
 from heliostat_extproc.pool_sync import PoolSync
 from heliostat_extproc.scraper import Scraper, ScrapeSettings
 from heliostat_extproc.telemetry import Telemetry
+from heliostat_extproc.tenancy.admission import Admission
+from heliostat_extproc.tenancy.tenants_file import TenantsFile, TenantsFileError
 from heliostat_extproc.upb import HealthCheckResponse, HealthServicer, add_health_servicer
 from heliostat_routing.events import Event
 from heliostat_routing.settings import PolicyName
@@ -80,6 +83,10 @@ class RouterSettings:
     drain_seconds: float = 30.0
     """How long held requests may wait for an endpoint once the router is told to stop."""
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
+    tenants_file: Path | None = None
+    """The file of those who may ask; None: whoever reaches the gateway may."""
+    tokens: bool = False
+    """Whether clients bring tokens instead of the keys in that file."""
     keep: KeepSettings = field(default_factory=KeepSettings)
     """Which requests can be explained afterwards."""
     traces: TraceSettings | None = None
@@ -128,9 +135,15 @@ class RouterProcess:
         )
         self.access_log = AccessLogServer(self._on_log_event, journal.on_measured)
         self._engine_key = _read_engine_key(settings.engine_key_file)
+        self._tenants = _read_tenants(settings.tenants_file)
         self.membership = self._join(settings.membership, core)
+        self._admission = self._build_admission()
         self.ext_proc = ExtProcServicer(
-            self.driver, self.pools, self.observation, self._exchange_settings()
+            self.driver,
+            self.pools,
+            self.observation,
+            self._exchange_settings(),
+            self._admission,
         )
         self.scraper = self._build_scraper()
         self.telemetry.watch_envoy(self.ads, self.access_log)
@@ -174,6 +187,20 @@ class RouterProcess:
             settings=scrape,
         )
 
+    def _build_admission(self) -> Admission | None:
+        if self._tenants is None:
+            return None
+        admission = Admission(
+            self._tenants.tenants.tenants,
+            lambda: asyncio.get_running_loop().time(),
+            self._count_gateways,
+        )
+        self.telemetry.watch_tenants(admission.reports)
+        return admission
+
+    def _count_gateways(self) -> int:
+        return 1 if self.membership is None else len(self.membership.live_routers())
+
     def _exchange_settings(self) -> ExchangeSettings:
         membership, limit = self.membership, self._settings.body_limit_bytes
         priority_of = self.pools.priority_of
@@ -189,13 +216,28 @@ class RouterProcess:
 
     def _publish_pools(self, pools: Mapping[str, Sequence[str]]) -> None:
         self._pool_addresses = pools
-        self.ads.publish(pools, self._peering, self.pools.restricted)
+        self._publish()
 
     def _publish_peering(self, peering: Peering) -> None:
-        """Tell Envoy of the peers, once the pools are known."""
         self._peering = peering
+        self._publish()
+
+    def _publish(self) -> None:
+        """Tell Envoy of pools, peers and keys, once the pools are known."""
         if self._pool_addresses is not None:
-            self.ads.publish(self._pool_addresses, peering, self.pools.restricted)
+            self.ads.publish(
+                self._pool_addresses, self._peering, self.pools.restricted, self._credentials()
+            )
+
+    def _credentials(self) -> tuple[tuple[str, str], ...] | None:
+        if self._tenants is None or self._settings.tokens:
+            return None
+        return self._tenants.tenants.credentials
+
+    def _on_tenants(self, tenants: Tenants) -> None:
+        if self._admission is not None:
+            self._admission.declare(tenants.tenants)
+        self._publish()
 
     @property
     def is_ready(self) -> bool:
@@ -225,6 +267,8 @@ class RouterProcess:
         loops += self.observation.loops()
         if self._engine_key is not None:
             loops.append(self._engine_key.follow())
+        if self._tenants is not None:
+            loops.append(self._tenants.follow(self._on_tenants))
         if self.membership is not None:
             loops += self.membership.loops()
         self._tasks.extend(asyncio.create_task(loop) for loop in loops)
@@ -310,7 +354,8 @@ class RouterProcess:
     def _problems(self) -> list[str]:
         membership = self.membership
         own = () if membership is None else membership.problems()
-        return [*self.pools.problems, *self._declared_in_vain, *own]
+        tenants = [] if self._tenants is None else [self._tenants.problem]
+        return [*self.pools.problems, *self._declared_in_vain, *own, *filter(None, tenants)]
 
     def _report_peers(self) -> PeersReport:
         membership = self.membership
@@ -357,6 +402,15 @@ class RouterProcess:
 def _resource_settings(settings: RouterSettings) -> ResourceSettings:
     membership = settings.membership
     return ResourceSettings(federation=None if membership is None else membership.envoy)
+
+
+def _read_tenants(file: Path | None) -> TenantsFile | None:
+    if file is None:
+        return None
+    try:
+        return TenantsFile(file)
+    except TenantsFileError as error:
+        raise RouterStartError(str(error)) from error
 
 
 def _read_engine_key(file: Path | None) -> EngineKey | None:

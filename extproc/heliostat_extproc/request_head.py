@@ -52,6 +52,7 @@ _WANTED = frozenset(
         wire.HOLD_HEADER,
         wire.RESIDENCY_HEADER,
         wire.CLIENT_RESIDENCY_HEADER,
+        wire.TENANT_HEADER,
         wire.IDENTITY_HEADER,
     )
 )
