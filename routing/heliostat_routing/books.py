@@ -81,7 +81,7 @@ class Books:
         cached, uncached, kv_tokens = predict_need(flight, endpoint, flight.depth)
         flight.hit_tokens, flight.uncached_tokens, flight.kv_tokens = cached, uncached, kv_tokens
         flight.dispatched_at = sent_at
-        flight.load = endpoint.load
+        flight.load = float(endpoint.load)
         flight.wait_seconds = endpoint.clock.done_at(start) - start
         flight.stamp = self.next_stamp(now)
         work_seconds = endpoint.prefill.seconds(uncached)
@@ -159,7 +159,8 @@ class Books:
         flight.returns += 1
         flight.reserves = None
         flight.pool.inflight -= 1
-        flight.endpoint, before = None, flight.endpoint
+        before = flight.endpoint
+        flight.endpoint = None
         self.ledger.release(flight.ticket)
         self.touch(before or "", now)
 
