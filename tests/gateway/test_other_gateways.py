@@ -198,3 +198,20 @@ async def test_an_engine_that_is_gone_is_retried_or_left_alone(
     else:
         assert statuses.count(200) >= 4
         assert gateway.picker.endpoint("r", refusing_engine).breaker != "closed"
+
+
+async def test_a_router_that_ends_cuts_no_answer(gateway: Gateway) -> None:
+    """Also where answers run through it: what it lets go of goes on without it.
+
+    The last test of a gateway, whose router then looks at no answer any more.
+    """
+    for engine in gateway.engines.values():
+        engine.release.clear()
+    async with gateway.post(chat("goes on", stream=True)) as response:
+        first = await response.content.readany()
+        gateway.picker.router.ext_proc.close()
+        await gateway.picker.until_idle()
+        for engine in gateway.engines.values():
+            engine.release.set()
+        assert b"one" in first
+        assert (await response.read()).endswith(b"data: [DONE]\n\n")
