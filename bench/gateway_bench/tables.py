@@ -9,16 +9,18 @@ _ARMS = ("direct", "floor", "heliostat")
 
 def facts(report: Report) -> list[str]:
     """Where it was measured, and the numbers that stand alone."""
+    load = report["load_average_before"]
     lines = [
         f"Commit {report['commit']}; {report['machine']}; {report['system']}.",
-        f"`{report['command']}`; load average before: {report['load_average_before']:.1f}.",
+        f"`{report['command']}`; core: {report['core']}; load average before: {load:.1f}.",
         "",
     ]
     held = report["held"]
     lines.append(
         f"{held['requests']} held requests with bodies of {held['body_bytes']} bytes: router "
         f"{held['router_bytes_each'] / 1000:.1f} KB each, Envoy "
-        f"{held['envoy_bytes_each'] / 1000:.1f} KB each."
+        f"{held['envoy_bytes_each'] / 1000:.1f} KB each. As many streams that are merely"
+        f" open: floor {held['floor_bytes_each'] / 1000:.1f} KB each."
     )
     lines += [
         f"Index at {it['endpoints']} endpoints, full: {it['bytes_per_block']:.0f} bytes for a"
@@ -26,6 +28,8 @@ def facts(report: Report) -> list[str]:
         " blocks (128,000 tokens)."
         for it in report["index"]
     ]
+    failed = sum(it["failed"] for it in report["cost"])
+    lines.append(f"Requests that failed in the median round, of all cases: {failed:.0f}.")
     return [*lines, "", *_latency_table(report), "", *_memory_table(report)]
 
 
