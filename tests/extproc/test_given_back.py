@@ -68,10 +68,11 @@ def test_after_a_restart_envoy_balances_it_in_its_pool() -> None:
     assert machine.outcome is Outcome.FELL_OPEN
 
 
-def test_without_a_ticket_it_is_refused() -> None:
+@pytest.mark.parametrize("ticket", ["", "-1", "x", "9" * 5000])
+def test_without_a_ticket_it_is_refused(ticket: str) -> None:
     """What is no request of ours is told so, with a reason."""
     machine = ReturnExchange(Sender())
-    answer = machine.receive(message({"x-heliostat-pool": "pool"}))
+    answer = machine.receive(message({"x-heliostat-pool": "pool", "x-heliostat-ticket": ticket}))
     assert isinstance(answer, bytes)
     immediate = ProcessingResponse.FromString(answer).immediate_response
     assert immediate.status.code == 503

@@ -70,10 +70,7 @@ class PickerExchange(Exchange):
 
     def receive(self, data: bytes) -> Answer | Question:
         """Take one message; raise `ProtocolError` if it makes no sense here."""
-        try:
-            message = ProcessingRequest.FromString(data)
-        except DecodeError as error:
-            raise ProtocolError("a message is not a ProcessingRequest") from error
+        message = _parse(data)
         kind = message.WhichOneof("request")
         try:
             if kind == "request_headers":
@@ -90,7 +87,7 @@ class PickerExchange(Exchange):
 
     def receive_while_held(self, data: bytes) -> None:
         """Take a message beside the core's word: a body that has ended may end once more."""
-        kind = ProcessingRequest.FromString(data).WhichOneof("request")
+        kind = _parse(data).WhichOneof("request")
         if not self._streams or kind not in ("request_body", "request_trailers"):
             super().receive_while_held(data)
 
@@ -208,3 +205,10 @@ class PickerExchange(Exchange):
         elif kind == "response_trailers" and account is not None:
             account.on_trailers()
         return CONTINUE[kind]
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return ProcessingRequest.FromString(data)
+    except DecodeError as error:
+        raise ProtocolError("a message is not a ProcessingRequest") from error
