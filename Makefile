@@ -30,6 +30,10 @@ format: $(INSTALLED) ## format the code and mend what the linter can
 test: $(INSTALLED) ## run the tests (ARGS="tests/routing -k ledger" runs some of them)
 	$(BIN)/pytest $(or $(ARGS),-n 2 --dist loadfile)
 
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## look for input that breaks its readers, a minute (ARGS="--seconds 600")
+	$(BIN)/pytest tests/fuzz $(or $(ARGS),--seconds 60)
+
 demo: $(INSTALLED) ## three regions, a day of theirs and what federation makes of it (ARGS="--single-region")
 	@$(BIN)/heliostat demo $(ARGS)
 
