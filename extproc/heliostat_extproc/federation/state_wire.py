@@ -32,7 +32,7 @@ _Number = Literal[
     "kv_capacity_tokens",
 ]
 _THREE_DIGITS = 1000
-_UNITS = tuple(
+_UNITS: tuple[int, ...] = tuple(
     10 ** max(0, len(str(1 << bits >> 1)) - 3)
     for bits in range(LONGEST_MICROSECONDS.bit_length() + 1)
 )
