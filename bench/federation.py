@@ -19,9 +19,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sibling_gateways import measure_siblings
 
@@ -222,7 +224,7 @@ async def _capacity() -> float:
         return (len(_served(clients)) - before) / (time.monotonic() - started_at)
 
 
-async def _run_real(plan: list[Planned], seconds: float, *, federated: bool) -> dict[str, float]:
+async def _run_real(plan: list[Planned], seconds: float, *, federated: bool) -> dict[str, Any]:
     async with running_federation(_settings(federated=federated)) as federation:
         async with Clients(federation, PROMPT) as clients:
             began_at = time.monotonic()
@@ -240,8 +242,15 @@ async def _run_real(plan: list[Planned], seconds: float, *, federated: bool) -> 
             **_ttft([it.ttft_seconds for it in served]),
             "hot_ttft_p90_seconds": clients.ttft_seconds(90, "us"),
             "lost": len(clients.requests) - len(served),
+            "lost_how": _endings(clients),
             "served_elsewhere": forwarded,
         }
+
+
+def _endings(clients: Clients) -> dict[str, int]:
+    """What came of the requests that were not served."""
+    others = (it for it in clients.requests if it.ending is not Ending.SERVED)
+    return dict(Counter(f"{it.ending} {it.detail}".strip()[:200] for it in others).most_common(20))
 
 
 def _run_simulated(plan: list[Planned], seconds: float, policy: str, seed: int) -> dict[str, float]:
