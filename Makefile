@@ -60,6 +60,9 @@ e2e: $(INSTALLED) ## the scenarios on such clusters, as root (E2E_CLUSTER=kind: 
 e2e-federation: $(INSTALLED) ## three regions far apart, as root (ARGS=--long: ten minutes of faults too)
 	$(BIN)/pytest e2e/federation $(ARGS)
 
+faults: $(INSTALLED) ## engines, router and Envoy that fail in every way, a few minutes
+	$(BIN)/pytest e2e/faults $(ARGS)
+
 bench: $(INSTALLED) ## what a request costs router and Envoy, beside the floor (ARGS=--quick: two minutes)
 	@$(BIN)/python bench/gateway.py --json bench-gateway.json $(ARGS)
 
