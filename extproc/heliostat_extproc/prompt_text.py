@@ -24,6 +24,10 @@ MOST_MEDIA_BYTES = 16 * 1024
 photograph of 300 KB in base64 is about 1,200 tokens to an engine."""
 MOST_TOKEN_LIST_BYTES = 8 * 1024 * 1024
 """A longer list of token ids is taken as the text that it is: no context is as long."""
+MOST_TOKEN_LISTS = 1024
+"""In one batch; a larger one is taken as text too."""
+MOST_MARKS = 256
+"""Marks of a client's own cache that are left out: providers take four."""
 
 _WINDOW_BYTES = 256
 _STRIDE_BYTES = MEDIA_BYTES - _WINDOW_BYTES
@@ -33,7 +37,7 @@ _MARK = b'"cache_control"'
 _MARK_VALUE = re.compile(rb"\s*:\s*(?:\{[^{}]*\}|null)")
 _CHANGING_LINE = re.compile(
     rb'\[\s*\{\s*"type"\s*:\s*"text"\s*,\s*"text"\s*:\s*"x-anthropic-billing-header'
-    rb'(?:[^"\\]|\\.)*"\s*\}\s*,?\s*'
+    rb'(?:[^"\\]|\\.){0,1000}"\s*\}\s*,?\s*'
 )
 _decode_tokens = msgspec.json.Decoder(list[int]).decode
 _decode_token_lists = msgspec.json.Decoder(list[list[int]]).decode
@@ -50,7 +54,7 @@ def prompt_text(raw: memoryview) -> memoryview:
 
 def without_moving_marks(raw: memoryview) -> memoryview:
     """Leave out every `cache_control`, which says what a client's own provider should cache."""
-    head, *rest = bytes(raw).split(_MARK)
+    head, *rest = bytes(raw).split(_MARK, MOST_MARKS)
     if not rest:
         return raw
     pieces = [head]
@@ -84,6 +88,8 @@ def _token_bytes(raw: memoryview) -> memoryview | None:
         return None
     try:
         if opening[1]:
+            if bytes(raw).count(b"[") > MOST_TOKEN_LISTS:
+                return None
             ids = array("I")
             for prompt in _decode_token_lists(raw):
                 ids.extend(prompt)
@@ -108,7 +114,7 @@ def _condense_media(text: memoryview) -> memoryview:
 
     Text is only sampled, at distances within which no such string can hide.
     """
-    source = b""
+    source, is_ascii = b"", False
     pieces: list[bytes | memoryview] = []
     done = at = 0
     while at + _WINDOW_BYTES <= len(text):
@@ -117,14 +123,14 @@ def _condense_media(text: memoryview) -> memoryview:
             continue
         if not source:
             source = bytes(text)
-            text = memoryview(source)
+            text, is_ascii = memoryview(source), source.isascii()
         start = source.rfind(b'"', done, at) + 1 or done
         end = source.find(b'"', at)
         if end < 0:
             break
         if end - start >= MEDIA_BYTES and source.find(b" ", start, end) < 0:
             media = text[start:end]
-            if source.isascii() or bytes(media).isascii():
+            if is_ascii or bytes(media).isascii():
                 pieces += (text[done:start], media_digest(media))
                 done = end
         at = end

@@ -13,6 +13,7 @@ from heliostat_extproc.prompt_text import (
     FEWEST_MEDIA_BYTES,
     MEDIA_BYTES,
     MOST_MEDIA_BYTES,
+    MOST_TOKEN_LISTS,
     prompt_text,
 )
 from heliostat_extproc.request_body import parse_request_body
@@ -110,7 +111,12 @@ def test_a_longer_list_of_token_ids_keeps_the_tokens_before_it(
         assert keys("/v1/completions", prompt=[ids]) == before
 
 
-@pytest.mark.parametrize("prompt", [[-1, 2], [2**40], [1.5, 2], ["a", "b"], [[1], ["a"]], [1, "a"]])
+MANY_LISTS = [[1]] * (MOST_TOKEN_LISTS + 1)
+
+
+@pytest.mark.parametrize(
+    "prompt", [MANY_LISTS, [-1, 2], [2**40], [1.5, 2], ["a", "b"], [[1], ["a"]], [1, "a"]]
+)
 def test_a_list_that_is_no_list_of_token_ids_is_hashed_as_it_is(prompt: list[object]) -> None:
     """The engine says what is wrong with it, if anything is."""
     raw = json.dumps(prompt).encode()
