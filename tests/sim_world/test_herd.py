@@ -12,7 +12,7 @@ from tests.sim_world.small_world import Once, arrivals, check_books, settings_of
 
 
 def test_a_region_that_returns_to_long_queues_is_not_overrun() -> None:
-    """Eight gateways have queued for a region that comes back: it serves more than half of
+    """Eight gateways have queued for a region that comes back: it serves most of
     what they all send there at once, nothing is sent often, and each request is answered."""
     counts: Counter[str] = Counter()
 
@@ -40,5 +40,5 @@ def test_a_region_that_returns_to_long_queues_is_not_overrun() -> None:
     assert all(session.answers == 1 for session in sessions)
     assert counts["Enqueue"] > 30
     assert counts["Forward"] > 30
-    assert counts["ForwardRefused"] < 0.5 * counts["Forward"]
+    assert counts["ForwardRefused"] < 0.42 * counts["Forward"]
     assert counts["Forward"] < 1.5 * len(sessions)
