@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation bench bench-federation soak crds proto charts lock clean
+.PHONY: help install check format test fuzz demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation faults bench bench-federation soak crds proto charts lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -30,7 +30,6 @@ format: $(INSTALLED) ## format the code and mend what the linter can
 test: $(INSTALLED) ## run the tests (ARGS="tests/routing -k ledger" runs some of them)
 	$(BIN)/pytest $(or $(ARGS),-n 2 --dist loadfile)
 
-.PHONY: fuzz
 fuzz: $(INSTALLED) ## look for input that breaks its readers, a minute (ARGS="--seconds 600")
 	$(BIN)/pytest tests/fuzz $(or $(ARGS),--seconds 60)
 
