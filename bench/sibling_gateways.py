@@ -158,6 +158,7 @@ def _brief(report: LoadReport) -> dict[str, object]:
     return {
         "requests": report.requests,
         "failed": report.failed,
+        "errors": report.errors,
         "ttft_p50_seconds": report.ttft_seconds["p50"],
         "ttft_p90_seconds": report.ttft_seconds["p90"],
         "output_tokens_per_second": report.output_tokens_per_second,
