@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test fuzz demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation faults bench bench-federation soak crds proto charts lock clean
+.PHONY: help install check format test fuzz demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation faults bench bench-federation soak crds proto charts dashboards lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ proto: $(INSTALLED) ## write the Python code of the region state protocol
 charts: $(INSTALLED) ## write the charts' table of values, and what each case of their tests renders
 	$(BIN)/python charts/values_table.py
 	$(BIN)/pytest charts/tests/test_golden.py --regenerate $(ARGS)
+
+dashboards: $(INSTALLED) ## write the page of metrics and the Grafana dashboard from the list of metrics
+	$(BIN)/python monitoring/generate.py
 
 lock: $(INSTALLED) ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(COMPILE) --universal --python-version 3.11 pyproject.toml --group dev -o requirements.lock
