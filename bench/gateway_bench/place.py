@@ -20,7 +20,7 @@ def describe_place() -> dict[str, object]:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", *sys.argv]),
         "commit": _commit(),
-        "core": "Python" if router.__file__.endswith(".py") else "compiled",
+        "core_in": "Python" if router.__file__.endswith(".py") else "C",
         "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},

@@ -12,7 +12,7 @@ def facts(report: Report) -> list[str]:
     load = report["load_average_before"]
     lines = [
         f"Commit {report['commit']}; {report['machine']}; {report['system']}.",
-        f"`{report['command']}`; core: {report['core']}; load average before: {load:.1f}.",
+        f"`{report['command']}`; core in {report['core_in']}; load average before: {load:.1f}.",
         "",
     ]
     held = report["held"]
@@ -41,6 +41,8 @@ def cost_table(report: Report) -> list[str]:
     table = []
     for (endpoints, size, answer), arms in rows.items():
         floor, ours = arms["floor"], arms["heliostat"]
+        if not floor["requests"] or not ours["requests"]:
+            continue  # a machine so busy that Envoy waits for no picker measures nothing
         table.append(
             [
                 f"{endpoints:,}",
