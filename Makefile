@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test fuzz demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation faults bench bench-federation soak crds proto charts dashboards lock clean
+.PHONY: help install check format test fuzz demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation faults compile bench bench-federation soak crds proto charts dashboards lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -61,6 +61,12 @@ e2e-federation: $(INSTALLED) ## three regions far apart, as root (ARGS=--long: t
 
 faults: $(INSTALLED) ## engines, router and Envoy that fail in every way, a few minutes
 	$(BIN)/pytest e2e/faults $(ARGS)
+
+# Modules with dataclasses, enums or protocols stay Python, and those whose objects are referred to weakly.
+compile: $(INSTALLED) ## the core in C, into build/compiled: PYTHONPATH=build/compiled uses it (needs a C compiler)
+	rm -rf build/compiled && mkdir -p build/compiled && cp -r routing/heliostat_routing build/compiled/
+	cd build/compiled && MYPYPATH=. MYPYC_OPT_LEVEL=1 $(CURDIR)/$(BIN)/mypyc --strict $$(grep -rL --include='*.py' \
+		'@dataclass\|Enum)\|Protocol)' heliostat_routing | grep -v '__init__\|errors.py\|/pool.py\|reference.py')
 
 bench: $(INSTALLED) ## what a request costs router and Envoy, beside the floor (ARGS=--quick: two minutes)
 	@$(BIN)/python bench/gateway.py --json bench-gateway.json $(ARGS)
