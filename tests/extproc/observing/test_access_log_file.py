@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+from pathlib import Path
 
 from heliostat_extproc.observing.access_log_file import AccessLogFile
 from heliostat_extproc.observing.request_record import Ending, RequestRecord
@@ -11,6 +12,13 @@ from heliostat_extproc.observing.request_story import LINE_FIELDS
 
 def record(number: int, ending: Ending = Ending.SERVED) -> RequestRecord:
     return RequestRecord(number, f"id-{number}", 0.0, 0.0, ending=ending)
+
+
+def test_the_page_lists_every_field() -> None:
+    """docs/observing.md says of each what the code says of it."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "observing.md").read_text()
+    for field, text in LINE_FIELDS.items():
+        assert f"| `{field}` | {text} |\n" in page
 
 
 class Stuck(io.BytesIO):
