@@ -249,7 +249,7 @@ class Streams(RuleBasedStateMachine):
                 self.tickets.append(told[wire.TICKET_KEY].string_value)
 
     def start(self) -> None:
-        """Begin with two endpoints and a region with room."""
+        """Begin with an endpoint, so that a second request is held, and a region that is silent."""
         self.driver = RouterDriver(Router(), observer=self.observer)
         exchange = ExchangeSettings(LIMIT_BYTES, Region("us", "us-1"), {EU: "eu"}.get)
         self.servicer = ExtProcServicer(self.driver, self.directory, self.observer, exchange)
@@ -257,7 +257,7 @@ class Streams(RuleBasedStateMachine):
             own: self.servicer.handler(Sender("us-1", forwards=own), own_envoy=own)
             for own in (True, False)
         }
-        self.update(("e:1", "e:2"), 2)
+        self.update(("e:1",), 2)
         self.driver.submit(PeersUpdated((PeerSettings("eu", 0.01),)))
 
     def update(self, endpoints: tuple[str, ...], queue_limit: int) -> None:
@@ -300,11 +300,22 @@ class Streams(RuleBasedStateMachine):
         """A peer says something."""
         self.run(lambda: self.open[stream % len(self.open)].send(data))
 
+    @rule(kind=st.sampled_from(["own", "peer", "duplex", "foreign"]))
+    @precondition(lambda self: len(self.open) < 6)
+    def ask(self, kind: str) -> None:
+        """A whole request comes that can be served."""
+        first = DATA[{"own": 0, "peer": 1, "duplex": 2, "foreign": 0}[kind]]
+        entrance = wire.Entrance.FEDERATION if kind == "peer" else wire.Entrance.CLIENTS
+        self.begin(own=kind in ("own", "peer"), entrance=entrance, first=first)
+        if self.open:
+            self.open[-1].send(DATA[len(HEADERS)])
+            self.run(lambda: None)
+
     @rule(stream=STREAM)
     @precondition(lambda self: self.open)
-    def ask(self, stream: int) -> None:
-        """A peer sends a body that can be served."""
-        self.send(stream, DATA[len(HEADERS)])
+    def babble(self, stream: int) -> None:
+        """A peer sends what is no message."""
+        self.send(stream, b"\xff\xff")
 
     @rule(stream=STREAM, how=st.sampled_from(["end", "cancel"]))
     @precondition(lambda self: self.open)
