@@ -22,7 +22,7 @@ from heliostat_cluster.region import RELEASE, Region, eventually, pool_manifest
 from heliostat_cluster.service_proxy import ServiceProxy
 from heliostat_federation.authority import Certificates, identity_of
 from heliostat_kube.api import KubeApi
-from heliostat_kube.resource import NAMESPACES, REGION_PEERS
+from heliostat_kube.resource import NAMESPACES, REGION_PEERS, Json
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -32,6 +32,10 @@ pytestmark = [
 NAMES = ("us", "eu", "asia")
 MODEL = "chat"
 US_GATEWAYS = 3
+CLIENTS = 6
+STATE_SECONDS = 2.0
+"""How long a router may take to know what the others do."""
+_WORD_OF_ROUTER, _WORD_OF_ENVOY = "router", "--disable-hot-restart"
 
 
 class Regions:
@@ -79,6 +83,31 @@ class Regions:
         await self.cluster.kubectl(
             *("create", "secret", "generic", "region", "-n", self[name].home, *files)
         )
+
+    async def us_agrees(self, *but: str) -> bool:
+        """Whether the gateways of us charge its engine alike, and with no more than is asked.
+
+        but -- pods that are not asked
+        """
+        loads = []
+        for pod in await self["us"].component_pods("gateway"):
+            if pod["metadata"]["name"] not in but:
+                pools = (await _ask_router(pod, "/pools"))["pools"]
+                endpoints = [it for pool in pools for it in pool["endpoints"]]
+                loads.append(sum(it["inflight"] + it["siblings_inflight"] for it in endpoints))
+        agreed = len(loads) == US_GATEWAYS - len(but) and min(loads) == max(loads)
+        return agreed and 0 < loads[0] <= CLIENTS
+
+    async def us_is_ready(self) -> bool:
+        """Whether all gateways of us are there, and ready."""
+        pods = await self["us"].component_pods("gateway")
+        ready = [
+            pod
+            for pod in pods
+            for it in pod["status"].get("conditions", ())
+            if (it["type"], it["status"]) == ("Ready", "True")
+        ]
+        return len(ready) == len(pods) == US_GATEWAYS
 
     async def state(self, name: str, peer: str) -> str:
         """The reason of a RegionPeer's condition Connected."""
@@ -168,44 +197,56 @@ async def test_a_pool_without_engines_is_served_by_other_regions(regions: Region
 async def test_gateways_of_a_region_keep_one_view(regions: Regions) -> None:
     """Three gateways agree on what is in flight; one joins late, one leaves: no request fails."""
     us = regions["us"]
-
-    async def agreed() -> bool:
-        """Whether every gateway charges the engine with the same, and that is all there is."""
-        loads = []
-        for pod in await us.component_pods("gateway"):
-            pools = await _pools_of(pod["status"].get("podIP", ""))
-            endpoints = [it for pool in pools for it in pool["endpoints"]]
-            loads.append(sum(it["inflight"] + it["siblings_inflight"] for it in endpoints))
-        return len(loads) == US_GATEWAYS and min(loads) == max(loads) > 0
-
-    async with us.traffic(MODEL, clients=6) as traffic:
-        await traffic.answered(6)
-        await eventually(agreed, "all gateways count the same in flight")
+    async with us.traffic(MODEL, clients=CLIENTS) as traffic:
+        await traffic.answered(CLIENTS)
+        await eventually(regions.us_agrees, "all gateways count the same in flight")
         [leaving, *_] = await us.component_pods("gateway")
         name = leaving["metadata"]["name"]
         await regions.cluster.kubectl("delete", "pod", name, "-n", us.home, "--wait=false")
         await us.until_pod_gone(us.home, name, within_seconds=120)
-
-        async def replaced() -> bool:
-            pods = await us.component_pods("gateway")
-            ready = [
-                pod
-                for pod in pods
-                for it in pod["status"].get("conditions", ())
-                if (it["type"], it["status"]) == ("Ready", "True")
-            ]
-            return len(ready) == len(pods) == US_GATEWAYS
-
-        await eventually(replaced, "another gateway has joined", within_seconds=90)
+        await eventually(regions.us_is_ready, "another gateway has joined", within_seconds=90)
         await traffic.answered(12)
-        await eventually(agreed, "the late one counts the same in flight")
+        await eventually(regions.us_agrees, "the late one counts the same in flight")
     traffic.expect_no_failures()
 
 
-async def _pools_of(address: str) -> list[dict[str, list[dict[str, int]]]]:
+async def test_a_gateway_that_is_killed_costs_its_own_streams_alone(regions: Regions) -> None:
+    """What ran through a pod that dies at once is cut and nothing else; within two seconds the
+    others know what is left, and so does the pod itself once it serves again."""
+    us = regions["us"]
+    async with us.traffic(MODEL, clients=CLIENTS) as traffic:
+        await traffic.answered(CLIENTS)
+        await eventually(regions.us_agrees, "all gateways count the same in flight")
+        [killed, *_] = await us.component_pods("gateway")
+        name = killed["metadata"]["name"]
+        for word in (_WORD_OF_ROUTER, _WORD_OF_ENVOY):
+            await regions.cluster.kill(name, word)
+        await eventually(
+            lambda: regions.us_agrees(name), "the others know", within_seconds=STATE_SECONDS
+        )
+        await eventually(lambda: _serves(killed), "it serves again")
+        await eventually(regions.us_agrees, "it knows all", within_seconds=STATE_SECONDS)
+        await eventually(regions.us_is_ready, "it is ready", within_seconds=90)
+        failures = list(traffic.tally.failures)
+        assert len(failures) < CLIENTS, failures
+        await traffic.answered(2 * CLIENTS)
+        assert traffic.tally.failures == failures
+
+
+async def _serves(pod: Json) -> bool:
+    """Whether the gateway of the pod answers."""
+    ports = (it for part in pod["spec"]["containers"] for it in part.get("ports", ()))
+    port = next(it["containerPort"] for it in ports if it["name"] == "http")
+    url = f"http://{pod['status'].get('podIP', '')}:{port}/v1/models"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status == 200 and MODEL in await response.text()
+
+
+async def _ask_router(pod: Json, path: str) -> Json:
+    address = pod["status"].get("podIP", "")
     async with (
         aiohttp.ClientSession() as session,
-        session.get(f"http://{address}:9090/pools") as response,
+        session.get(f"http://{address}:9090{path}") as response,
     ):
-        pools: list[dict[str, list[dict[str, int]]]] = (await response.json())["pools"]
-    return pools
+        answer: Json = await response.json()
+    return answer
