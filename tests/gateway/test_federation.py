@@ -71,6 +71,18 @@ async def until_told(us: Any, eventually: Eventually, region: str = "eu") -> Non
     await eventually(told, f"{region} tells its room")
 
 
+async def ended(gateway: Any, request_id: str, eventually: Eventually) -> dict[str, Any]:
+    """What a gateway tells of a request, once it has ended."""
+
+    def told() -> list[dict[str, Any]]:
+        found = gateway.router.observation.stories(request_id, 10)
+        return [story for story in found if story["outcome"] is not None]
+
+    await eventually(told, f"{request_id} has ended")
+    (story,) = told()
+    return story
+
+
 async def test_a_full_region_is_served_by_the_other(
     regions: tuple[Any, Any], engines: Any, eventually: Eventually
 ) -> None:
@@ -90,6 +102,12 @@ async def test_a_full_region_is_served_by_the_other(
     assert reply.body["served_by"] == there.address
     ours = {name for name in there.last_headers if name.startswith("x-heliostat-")}
     assert ours == {"x-heliostat-ticket"}
+    request_id = reply.headers["x-request-id"]
+    sent = await ended(us, request_id, eventually)
+    assert (sent["outcome"], sent["endpoint"]) == ("served-elsewhere", "region/eu")
+    served = await ended(eu, request_id, eventually)
+    assert (served["outcome"], served["endpoint"]) == ("served", there.address)
+    assert served["origin"] == "us/gw-us"
     here.release.set()
     assert (await first).body["served_by"] == here.address
     await us.until_idle()
@@ -123,6 +141,8 @@ async def test_a_request_that_nobody_can_serve_ends_with_its_reason(
     assert reply.status == 503
     assert reply.code in ("deadline-passed", "no-endpoints")
     assert reply.headers["x-envoy-ratelimited"] == "true"
+    story = await ended(us, reply.headers["x-request-id"], eventually)
+    assert (story["outcome"], story["returns"] > 0) == (reply.code, True)
     await us.until_idle()
 
 
