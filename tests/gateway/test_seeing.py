@@ -6,6 +6,8 @@ import json
 import pytest
 import pytest_asyncio
 
+from heliostat_extproc.observing.metric_list import METRICS
+
 pytestmark = [pytest.mark.gateway, pytest.mark.asyncio(loop_scope="module")]
 
 
@@ -219,3 +221,16 @@ async def test_a_client_that_leaves_is_counted_as_such(gateway, engines, eventua
     await eventually(lambda: gateway.view("leaves").inflight == 1, "it runs")
     running.cancel()
     await eventually(lambda: sample(gateway, name, **labels) == 2, "left its answer")
+
+
+async def test_what_is_scraped_is_what_is_listed(gateway):
+    """Names, types and texts; without peers and tenants theirs alone are missing."""
+    families = gateway.router.telemetry.registry.collect()
+    scraped = {
+        (f"{f.name}_total" if f.type == "counter" else f.name, f.type, f.documentation)
+        for f in families
+    }
+    listed = {(metric.name, metric.kind.value, metric.text) for metric in METRICS}
+    assert scraped <= listed
+    absent = {name.removeprefix("heliostat_router_") for name, _, _ in listed - scraped}
+    assert all(name.startswith(("peer_", "region_", "tenant_")) for name in absent), absent
