@@ -192,6 +192,8 @@ class RouterDriver:
             async with asyncio.timeout_at(enqueued.deadline + OVERDUE_SECONDS):
                 return await hold
         except TimeoutError:
+            if hold.done() and not hold.cancelled():
+                return hold.result()  # both were due when the loop had time again
             _log.error("held request is overdue", ticket=enqueued.ticket)
             self._count_failure()
             return FallOpen(enqueued.ticket)

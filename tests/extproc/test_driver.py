@@ -145,6 +145,22 @@ async def test_a_core_that_forgets_a_held_request_does_not_hang_it(
     assert await driver.verdict(enqueued) == FallOpen(1)
 
 
+async def test_a_word_that_comes_as_late_as_it_may_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A loop that was busy finds word and time limit due at once: the word is the last one."""
+    monkeypatch.setattr(driver_module, "OVERDUE_SECONDS", 0.0)
+    core = ScriptedCore(lambda event, now: [Enqueue(1, now + 0.02, WHY)])
+    driver = RouterDriver(core)
+    enqueued = driver.arrive(arrival(1))
+    assert isinstance(enqueued, Enqueue)
+    verdict = asyncio.ensure_future(driver.verdict(enqueued))
+    core.answer = lambda event, now: [Evict(1, EvictReason.DEADLINE_PASSED, 1.0)]
+    loop = asyncio.get_running_loop()
+    loop.call_at(enqueued.deadline - 1e-6, lambda: driver.submit(Tick()))
+    assert await verdict == Evict(1, EvictReason.DEADLINE_PASSED, 1.0)
+
+
 async def test_closing_gives_up_what_is_held() -> None:
     """A held stream learns that the router stops."""
     driver = RouterDriver(ScriptedCore(queueing))
