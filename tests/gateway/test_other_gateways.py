@@ -103,10 +103,15 @@ async def gateway(
             yield Gateway(str(request.param), url, picker, addresses, client)
 
 
-async def test_a_gateway_of_others_serves_what_is_picked(gateway: Gateway) -> None:
+async def test_a_gateway_of_others_serves_what_is_picked(
+    gateway: Gateway, eventually: Callable[..., Awaitable[None]]
+) -> None:
     """Requests, large ones, streams, aliases and errors go through; the ledger ends empty."""
     homes = set()
     for _ in range(4):
+        await eventually(
+            lambda: all(it.available for it in gateway.picker.view("m").endpoints), "all are free"
+        )
         async with gateway.post(chat("x" * 5_000)) as response:
             assert response.status == 200
             homes.add((await response.json())["served_by"])
