@@ -150,8 +150,8 @@ def _ranked(scored: list[Scored]) -> list[Scored]:
 def _near(mask: int, most: int, fleet: Fleet) -> list[Endpoint]:
     """The least loaded of a set: up to `most` available ones, then one busy one."""
     available = mask & fleet.available
-    found, busy = fleet.least_loaded(available, most), mask & ~available
-    return found + fleet.least_loaded(busy, 1) if busy else found
+    found = fleet.least_loaded(available, most)
+    return found + fleet.least_loaded(mask & ~available, 1)
 
 
 def _crowding(endpoint: Endpoint, pool: Pool) -> float:
