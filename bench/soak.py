@@ -11,10 +11,12 @@ through the samples may rise by so much of their mean at most.
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +48,7 @@ class Moment:
     p99_ms: float
     requests: int
     failed: int
+    failures_by_status: dict[int, int]
     router_core_ratio: float
 
 
@@ -87,6 +90,10 @@ async def soak(seconds: float, rate: float | None) -> dict[str, object]:
     return report | {
         "requests": sum(it.requests for it in moments),
         "failed": failed,
+        "failures_by_status": dict(
+            sum((Counter(it.failures_by_status) for it in moments), Counter[int]())
+        ),
+        "load_average_after": os.getloadavg()[0],
         "growth_ratio_of_second_half": growth,
         "limits": GROWTH_LIMITS,
         "router_core_ratio": statistics.median(it.router_core_ratio for it in moments),
@@ -120,6 +127,7 @@ async def _watch(
                 p99_ms=tally.latency_ms(0.99),
                 requests=tally.served,
                 failed=tally.failed,
+                failures_by_status=dict(tally.failures),
                 router_core_ratio=(cpu_seconds(arm.picker) - before) / interval_seconds,
             )
         )

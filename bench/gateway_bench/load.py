@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -51,7 +52,13 @@ class Tally:
     is_open: bool = False
     seconds: list[float] = field(default_factory=list)
     served: int = 0
-    failed: int = 0
+    failures: Counter[int] = field(default_factory=Counter)
+    """By HTTP status; 0 where the connection was closed or not made."""
+
+    @property
+    def failed(self) -> int:
+        """How many were not answered with 200."""
+        return self.failures.total()
 
     def latency_ms(self, share: float) -> float:
         """A percentile of the times from the request to the end of its answer."""
@@ -167,7 +174,7 @@ class Load:
                 self.tally.seconds.append(seconds)
                 self.tally.served += 1
             else:
-                self.tally.failed += 1
+                self.tally.failures[status] += 1
         if status and not self._stopping:
             self._send(connection)
 
@@ -220,7 +227,7 @@ class Pacer:
             )
         except OSError:
             self._underway -= 1
-            self._tally.failed += 1
+            self._tally.failures[0] += 1
             return
         self._send(connection, answer)
 
@@ -236,4 +243,4 @@ class Pacer:
                 self._tally.seconds.append(seconds)
             self._tally.served += 1
         else:
-            self._tally.failed += 1
+            self._tally.failures[status] += 1
