@@ -10,7 +10,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 TINY_MODEL := $(VLLM_VENV)/tiny-model/model.safetensors
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" $(ARGS)
 
-.PHONY: help install check format test fuzz demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation faults compile bench bench-federation soak crds proto charts dashboards lock clean
+.PHONY: help install check format test fuzz demo evaluation evaluation-smoke e2e-vllm tools cluster e2e e2e-federation e2e-gateways faults compile bench bench-federation soak crds proto charts dashboards lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ e2e: $(INSTALLED) ## the scenarios on such clusters, as root (E2E_CLUSTER=kind: 
 	@$(BIN)/python -m heliostat_cluster tools
 	$(BIN)/pytest charts/tests e2e/cluster_tests $(if $(filter kind,$(E2E_CLUSTER)),,-n 3 --dist loadfile) $(ARGS)
 	$(if $(ARGS)$(filter kind,$(E2E_CLUSTER)),,$(BIN)/pytest e2e/federation/test_overflow.py e2e/federation/test_residency.py)
+
+e2e-gateways: $(INSTALLED) ## Envoy Gateway in front of the router, as root (built once, minutes)
+	$(BIN)/pytest e2e/gateways $(ARGS)
 
 e2e-federation: $(INSTALLED) ## three regions far apart, as root (ARGS=--long: ten minutes of faults too)
 	$(BIN)/pytest e2e/federation $(ARGS)
