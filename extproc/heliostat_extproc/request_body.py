@@ -29,7 +29,8 @@ from heliostat_routing.settings import BLOCK_BYTES
 
 _CHAT = APIS["/v1/chat/completions"]
 _MESSAGES = APIS["/v1/messages"]
-_MODEL_VALUE = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+_MODEL_VALUE = re.compile(rb'"model"\s*+:\s*+("[^"\\]*+(?:\\.[^"\\]*+)*+")')
+"""Possessive: what could be tried anew is kept for each character, a hundred bytes of it."""
 _RENAME_TRIES = 16
 _RENAME_BYTES = 64 * 1024 * 1024
 """To decode at most while the key to replace is looked for: no body may hold up all others."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -179,6 +180,18 @@ def test_a_key_is_not_looked_for_through_much_of_a_large_body() -> None:
     assert rename_model(small, "a", "b") == small[:-3] + b'b"}'
     with pytest.raises(MalformedBodyError):
         rename_model(large, "a", "b")
+
+
+def test_a_long_value_that_is_not_the_model_costs_little_memory() -> None:
+    """Renaming takes a few times the body, whatever is under a `model` further down."""
+    decoy = b"a" * (1024 * 1024) + b"\\n" * (1024 * 1024)
+    body = b'{"x":{"model":"%s"},"model":"a"}' % decoy
+    tracemalloc.start()
+    renamed = rename_model(body, "a", "b")
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert renamed.endswith(b'"model":"b"}')
+    assert peak_bytes < 8 * len(body)
 
 
 def test_a_hidden_model_key_cannot_be_renamed() -> None:
