@@ -214,7 +214,7 @@ class RouterDriver:
     def submit(self, event: Event) -> Sequence[Command]:
         """Tell the core what happened, deliver what it commands and return it."""
         if isinstance(event, AttemptStarted) and event.ticket in self._routes:
-            rest = self._routes[event.ticket]
+            rest = (it for it in self._routes[event.ticket] if it != event.endpoint)
             self._routes[event.ticket] = (event.endpoint, *rest)
         now = self._loop.time()
         started = time.perf_counter()

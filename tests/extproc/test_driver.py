@@ -21,6 +21,7 @@ from heliostat_routing.commands import (
 )
 from heliostat_routing.events import (
     AttemptStarted,
+    DispatchFailed,
     Event,
     ForwardRefused,
     RequestArrived,
@@ -227,3 +228,16 @@ async def test_a_held_request_that_finishes_holds_nobody() -> None:
 def queueing_again(event: Event, now: float) -> list[Command]:
     """Hold a request that has come back for ten seconds."""
     return [Enqueue(1, now + 10.0, WHY)] if isinstance(event, ForwardRefused) else []
+
+
+async def test_what_comes_back_names_each_endpoint_once_however_it_was_tried() -> None:
+    """One failed request is one failure of each, also of those to which Envoy has moved it."""
+    core = ScriptedCore(lambda event, now: [Dispatch(1, ("a:1", "b:1"), WHY)])
+    driver = RouterDriver(core)
+    driver.arrive(arrival(1))
+    core.answer = lambda event, now: []
+    for endpoint in ("a:1", "b:1"):
+        driver.submit(AttemptStarted(1, endpoint))
+    assert driver.serving_endpoints() == {"b:1"}
+    driver.give_back(1)
+    assert core.events[-1] == DispatchFailed(1, ("b:1", "a:1"))
