@@ -3,8 +3,13 @@
 import pytest
 
 from heliostat_extproc.conversation import ProtocolError, Sender
+from heliostat_extproc.endpoint_picker.answer_account import AnswerAccount
 from heliostat_extproc.endpoint_picker.exchange import PickerExchange
+from heliostat_extproc.endpoint_picker.names import SERVED_KEY
+from heliostat_extproc.envoy import wire
 from heliostat_extproc.exchange import ExchangeSettings
+from heliostat_extproc.upb import ProcessingRequest
+from heliostat_routing.events import RequestMeasured
 
 from .test_exchange import FakeDirectory
 
@@ -15,3 +20,17 @@ def test_what_is_no_message_is_a_protocol_error_also_while_held(data: bytes) -> 
     machine = PickerExchange(7, FakeDirectory(), ExchangeSettings(1000), Sender(), lambda: 0.0)
     with pytest.raises(ProtocolError):
         machine.receive_while_held(data)
+
+
+def test_who_was_never_named_proves_nothing_of_those_that_were() -> None:
+    """A gateway that goes its own way, or writes addresses its own way, opens no breaker."""
+    message = ProcessingRequest()
+    message.response_headers.headers.headers.add(key=":status", raw_value=b"200")
+    spaces = message.metadata_context.filter_metadata
+    spaces[wire.LB_NAMESPACE].fields[SERVED_KEY].string_value = "10.0.0.1"
+    account = AnswerAccount(7, ["10.0.0.1:8000", "10.0.0.2:8000"], lambda: 0.0, sees_body=True)
+    account.on_headers(message)
+    account.on_body(1, end_of_stream=True)
+    (measured,) = account.told
+    assert isinstance(measured, RequestMeasured)
+    assert measured.endpoint == "10.0.0.1"

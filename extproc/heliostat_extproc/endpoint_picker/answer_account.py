@@ -40,11 +40,15 @@ class AnswerAccount:
             self._measure()
 
     def _move(self, served: str) -> None:
-        """Take that another has answered than the one that was picked: those before it have not."""
-        for tried in takewhile(lambda it: it != served, self._named):
-            self.told.append(AttemptFailed(self._ticket, tried))
+        """Take that another has answered than the one that was picked: those before it have not.
+
+        One that was not named proves nothing of those that were, and moves nothing.
+        """
         self._endpoint = served
-        self.told.append(AttemptStarted(self._ticket, served))
+        if served in self._named:
+            for tried in takewhile(lambda it: it != served, self._named):
+                self.told.append(AttemptFailed(self._ticket, tried))
+            self.told.append(AttemptStarted(self._ticket, served))
 
     def on_body(self, size_bytes: int, *, end_of_stream: bool) -> None:
         """Take a part of the body."""
