@@ -4,9 +4,9 @@ It holds secrets, so no message about it ever shows a key.
 """
 
 import re
+from functools import cached_property
 from typing import Annotated, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -19,6 +19,7 @@ from pydantic import (
 from heliostat_crds.fields import AT, Strict, first_repeated, misfit
 from heliostat_crds.region_name import RegionName, RegionNames
 from heliostat_crds.validation import field_path
+from heliostat_crds.yaml_document import YamlError, read_yaml
 
 MOST_TENANTS = 10_000
 SHORTEST_KEY, LONGEST_KEY = 16, 512
@@ -101,7 +102,7 @@ class Tenants(Strict):
                     )
         return self
 
-    @property
+    @cached_property
     def credentials(self) -> tuple[tuple[str, str], ...]:
         """Each key, and the tenant whose it is."""
         return tuple(
@@ -114,14 +115,13 @@ class Tenants(Strict):
 def parse_tenants(text: str) -> Tenants:
     """Read the file: YAML or JSON. Raise TenantsError, which never shows what a key is."""
     try:
-        document = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise TenantsError(f"line {line} is no YAML") from None
-    except yaml.YAMLError:
-        raise TenantsError("it is no YAML") from None
+        documents = read_yaml(text)
+    except YamlError as error:
+        raise TenantsError(f"line {error.line} is no YAML that can be used") from None
+    if len(documents) > 1:
+        raise TenantsError("it has more than one document")
     try:
-        return Tenants.model_validate(document)
+        return Tenants.model_validate(documents[0].data if documents else None)
     except ValidationError as error:
         raise TenantsError(_problem(error)) from None
 

@@ -23,7 +23,10 @@ def test_a_tenant_has_keys_limits_and_a_residency() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("x: [", "line 1 is no YAML"),
+        ("x: [", "line 2 is no YAML"),
+        ("tenants: []\nsk-secret: a\nsk-secret: b", "line 3 is no YAML"),
+        ("tenants: " + "[" * 100_000, "line 1 is no YAML"),
+        ("tenants: []\n---\ntenants: []", "more than one document"),
         ("[]", "the file: expected a mapping"),
         ("tenants: 3", "tenants: expected a list"),
         ("tenants: sk-secret", "tenants: expected a list"),

@@ -33,7 +33,8 @@ class TenantsFile:
         """Take over other tenants for ever."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if self.reload():
+            # In a thread: thousands of tenants take longer to read than Envoy waits for a word.
+            if await asyncio.to_thread(self.reload):
                 on_change(self.tenants)
 
     def reload(self) -> bool:
