@@ -147,15 +147,16 @@ class Books:
             return
         if flight.endpoint == address:
             self.undo(flight, endpoint)
-        flight.failed_at.add(address)
+        flight.failed_at[address] = flight.returns
         endpoint.breaker.on_failure(now)
         self.touch(address, now)
 
     def come_back(self, flight: Flight, endpoints: tuple[str, ...], now: float) -> None:
         """Enter that none of these endpoints has answered the request: it is nowhere again."""
         for address in endpoints:
-            flight.failed_at.discard(address)  # it has failed once more
-            self.fail(flight, address, now)
+            if flight.failed_at.get(address) != flight.returns:
+                flight.failed_at.pop(address, None)  # it has failed once more
+                self.fail(flight, address, now)
         flight.returns += 1
         flight.reserves = None
         flight.pool.inflight -= 1

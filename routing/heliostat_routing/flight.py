@@ -40,8 +40,8 @@ class Flight:
     hit_tokens: float = 0.0
     finished_at: float | None = None
     measured: bool = False
-    failed_at: set[str] = field(default_factory=set)
-    """Endpoints whose failure with this request has been counted."""
+    failed_at: dict[str, int] = field(default_factory=dict)
+    """Endpoints whose failure with this request has been counted, and after how many returns."""
     region: str | None = None
     """The peer region that it has been forwarded to."""
     refused: set[str] = field(default_factory=set)

@@ -3,6 +3,7 @@
 from heliostat_routing.commands import Command, Dispatch, Enqueue, Evict, Forward, Reject
 from heliostat_routing.dispatcher import MOST_RETURNS
 from heliostat_routing.events import AttemptFailed, DispatchFailed, RequestFinished
+from heliostat_routing.views import BreakerState
 from tests.routing.playbook import Playbook, target
 from tests.routing.test_regions import World, other
 
@@ -78,3 +79,18 @@ def test_a_late_word_of_the_failures_changes_nothing() -> None:
     book.tell(RequestFinished(1))
     assert book.inflight("e1") == 0
     assert book.tell(DispatchFailed(1, ("e1",))) == []
+
+
+def test_an_early_word_of_the_failures_counts_no_more_than_the_return() -> None:
+    """The log may tell of attempts before the request has come back: they are counted once."""
+    early, late = Playbook(1), Playbook(1)
+    for book in (early, late):
+        book.arrive(1)
+        if book is early:
+            book.tell(AttemptFailed(1, "e0"))
+        book.tell(DispatchFailed(1, ("e0",)))
+        if book is late:
+            book.tell(AttemptFailed(1, "e0"))
+    endpoints = [book.router._books.fleet.by_address["e0"] for book in (early, late)]
+    assert [it.breaker.state(0.0) for it in endpoints] == 2 * [BreakerState.CLOSED]
+    assert len({it._dispatched for it in endpoints}) == 1
