@@ -226,8 +226,20 @@ class RouterProcess:
         """Tell Envoy of pools, peers and keys, once the pools are known."""
         if self._pool_addresses is not None:
             self.ads.publish(
-                self._pool_addresses, self._peering, self.pools.restricted, self._credentials()
+                self._pool_addresses, self._peering, self._restricted(), self._credentials()
             )
+
+    def _restricted(self) -> frozenset[str]:
+        """Name the pools that Envoy may not use by itself.
+
+        It knows of no residency, nor which tenants a token may name.
+        """
+        if self._tenants is None:
+            return self.pools.restricted
+        ruled = any(tenant.residency is not None for tenant in self._tenants.tenants.tenants)
+        if ruled or self._settings.tokens:
+            return frozenset(self._pool_addresses or ())
+        return self.pools.restricted
 
     def _credentials(self) -> tuple[tuple[str, str], ...] | None:
         if self._tenants is None or self._settings.tokens:

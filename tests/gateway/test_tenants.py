@@ -55,14 +55,15 @@ async def test_only_tenants_are_let_in(start_gateway, engines, tmp_path):
             assert status == 401
             assert sent["x-heliostat-reason"] == body["error"]["code"] == "unauthenticated"
             assert body["error"]["type"] == "authentication_error"
-        for headers in ({"authorization": bearer(ACME)}, {"x_api_key": ACME}):
+        both = {"authorization": bearer(ACME), "x_api_key": "another"}
+        for headers in ({"authorization": bearer(ACME)}, {"x_api_key": ACME}, both):
             status, _, _ = await ask(own, **headers, x_heliostat_tenant="other")
             assert status == 200
             assert not {"authorization", "x-api-key", "x-heliostat-tenant"} & set(
                 engine.last_headers
             )
         text = await metrics(own)
-        assert 'tenant_requests_total{outcome="admitted",tenant="acme"} 2.0' in text
+        assert 'tenant_requests_total{outcome="admitted",tenant="acme"} 3.0' in text
         assert 'tenant="other"' not in text
         async with own.client.get(own.url + "/v1/models") as response:
             assert response.status == 401
@@ -126,7 +127,8 @@ async def test_a_tenant_is_held_to_its_limits(start_gateway, engines, tmp_path):
 
 
 async def test_a_tenants_residency_binds_its_requests(start_gateway, engines, tmp_path):
-    """Confined to another region, its requests are refused here; it cannot widen that itself."""
+    """Confined to another region, its requests are refused here, also while the router is away; it
+    cannot widen that itself."""
     file, engine = tmp_path / "tenants.yaml", await engines()
     declare(file, f"tenants: [{{name: acme, keys: [{ACME}], residency: [eu]}}]")
     async with start_gateway(tenants_file=file) as own:
@@ -134,11 +136,15 @@ async def test_a_tenants_residency_binds_its_requests(start_gateway, engines, tm
         for more in ({}, {"x_data_residency": "us"}, {"x_data_residency": "eu"}):
             status, sent, _ = await ask(own, authorization=bearer(ACME), **more)
             assert (status, sent["x-heliostat-reason"]) == (421, "residency")
+        await own.router.stop()
+        status, sent, _ = await ask(own, authorization=bearer(ACME))
+        assert (status, sent["x-heliostat-reason"]) == (503, "router-unavailable")
 
 
 async def test_tokens_name_the_tenant(start_gateway, engines, tmp_path):
     """A token of the issuer lets its tenant in; another issuer's, an old one, one for somebody
-    else and one of an unknown tenant do not."""
+    else, one without end, one in a URL and one of an unknown tenant do not; with the router away,
+    which alone knows the tenants, nobody is let in."""
     file, engine = tmp_path / "tenants.yaml", await engines()
     declare(file, "tenants: [{name: acme}]")
     key, foreign = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -159,10 +165,17 @@ async def test_tokens_name_the_tenant(start_gateway, engines, tmp_path):
                 status, sent, body = await ask(own, authorization=bearer(wrong))
                 assert (status, body["error"]["code"]) == (401, "unauthenticated")
                 assert sent["x-heliostat-reason"] == "unauthenticated"
-            status, sent, _ = await ask(
-                own, authorization=bearer(token(key, claims | {"org": "nobody"}))
-            )
+            endless = {name: value for name, value in claims.items() if name != "exp"}
+            assert (await ask(own, authorization=bearer(token(key, endless))))[0] == 401
+            async with own.client.get(own.url + f"/v1/models?access_token={good}") as response:
+                assert response.status == 401
+            stranger = bearer(token(key, claims | {"org": "nobody"}))
+            status, sent, _ = await ask(own, authorization=stranger)
             assert (status, sent["x-heliostat-reason"]) == (403, "unknown-tenant")
+            await own.router.stop()
+            for one in (stranger, bearer(good)):
+                status, sent, _ = await ask(own, authorization=one)
+                assert (status, sent["x-heliostat-reason"]) == (503, "router-unavailable")
 
 
 async def metrics(gateway) -> str:

@@ -28,6 +28,7 @@ from envoy_data_plane.envoy.extensions.filters.http.jwt_authn.v3 import (
     JwksAsyncFetch,
     JwtAuthentication,
     JwtClaimToHeader,
+    JwtHeader,
     JwtProvider,
     JwtRequirement,
     RemoteJwks,
@@ -126,6 +127,8 @@ def _token_filter(tokens: TokenSettings) -> HttpFilter:
         issuer=tokens.issuer,
         audiences=list(tokens.audiences),
         require_expiration=True,
+        # Alone: by default Envoy takes tokens from URLs too, which logs and spans show.
+        from_headers=[JwtHeader(name="authorization", value_prefix="Bearer ")],
         remote_jwks=RemoteJwks(
             http_uri=HttpUri(
                 uri=tokens.keys_url,
