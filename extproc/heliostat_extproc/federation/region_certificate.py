@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -35,6 +35,15 @@ _RENEWED_AFTER = timedelta(days=10)
 _EXPIRES_SOON = timedelta(days=7)
 _LEAST_SECRET_BYTES = 16
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_NOT_SUPPORTED = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises, wherever it looks closer, at certificates that it cannot make out."""
 _USAGES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 _log = structlog.get_logger(__name__)
@@ -45,6 +54,7 @@ class CertificateProblem(StrEnum):
 
     UNREADABLE = "unreadable"
     NOT_PEM = "not-pem"
+    NOT_SUPPORTED = "not-supported"
     WRONG_KEY = "wrong-key"
     NO_IDENTITY = "no-identity"
     WRONG_USAGE = "wrong-usage"
@@ -100,6 +110,15 @@ class CertificateFolder:
 
     def read(self, now: datetime) -> RegionCertificate:
         """Read the files; RegionCertificateError where they cannot be used together."""
+        try:
+            return self._read(now)
+        except _NOT_SUPPORTED as error:
+            raise RegionCertificateError(
+                CertificateProblem.NOT_SUPPORTED,
+                f"{self.folder} holds what cannot be read: {error}",
+            ) from error
+
+    def _read(self, now: datetime) -> RegionCertificate:
         certificate, key, authority = map(_read, (self._certificate, self._key, self._authority))
         chain = _parse(certificate, self._certificate)
         authorities = _parse(authority, self._authority)
@@ -400,7 +419,7 @@ def _is_vouched_for(
 def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_NOT_SUPPORTED, InvalidSignature):
         return False
     return True
 

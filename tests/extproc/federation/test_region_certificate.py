@@ -1,5 +1,6 @@
 """The certificate of a region: which files can be used, and what follows when they change."""
 
+import base64
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,8 @@ from heliostat_extproc.federation.region_certificate import (
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 IDENTITY = "spiffe://heliostat.example/region/us"
 DAY = timedelta(days=1)
+P256 = bytes.fromhex("06082a8648ce3d030107")
+"""The curve's OID, as keys name it."""
 
 
 def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -121,6 +124,14 @@ def test_a_chain_may_lead_to_the_authority_by_steps(files: Files) -> None:
     assert CertificateFolder(files.folder).read(NOW).identity == IDENTITY
 
 
+def use_unknown_curve(files: Files) -> None:
+    """Write a key as of a newer library's curve."""
+    der = files.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    body = base64.encodebytes(der.replace(P256, P256[:-1] + b"\x06")).decode()
+    text = f"-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n"
+    files.write("tls.key", text.encode())
+
+
 SPOILED: dict[str, tuple[CertificateProblem, Callable[[Files], None]]] = {
     "no file": (CertificateProblem.UNREADABLE, lambda it: (it.folder / "ca.crt").unlink()),
     "no key": (CertificateProblem.NOT_PEM, lambda it: it.write("tls.key", b"nonsense")),
@@ -130,6 +141,7 @@ SPOILED: dict[str, tuple[CertificateProblem, Callable[[Files], None]]] = {
         CertificateProblem.WRONG_KEY,
         lambda it: it.write("tls.key", pem(ec.generate_private_key(ec.SECP256R1()))),
     ),
+    "an unknown curve": (CertificateProblem.NOT_SUPPORTED, use_unknown_curve),
     "no names": (
         CertificateProblem.NO_IDENTITY,
         lambda it: it.certify(x509.BasicConstraints(ca=False, path_length=None)),
