@@ -10,12 +10,14 @@ from heliostat_cli.envoy_options import (
     add_picker_options,
     picker_address,
 )
+from heliostat_cli.tenant_options import add_tenant_options
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_envoy_file_options(parser)
     add_picker_options(parser)
+    add_tenant_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -33,6 +35,7 @@ def test_a_picker_names_as_many_fallbacks_as_it_is_told() -> None:
     [
         ("--no-envoy",),
         ("--listen", "[::]:9002", "--no-envoy", "--write-envoy-config", "envoy-files"),
+        ("--listen", "[::]:9002", "--no-envoy", "--tenants", "tenants.yaml"),
         ("--listen", "[::]:9002", "--listen-fallbacks", "-1"),
         ("--listen-tls",),
     ],
