@@ -101,7 +101,7 @@ def picker_address(args: argparse.Namespace) -> PickerAddress | None:
     if args.no_envoy and args.write_envoy_config is not None:
         raise OptionError("--no-envoy and --write-envoy-config exclude each other")
     if args.no_envoy and args.tenants is not None:
-        raise OptionError("--no-envoy and --tenants exclude each other: no other gateway knows them")
+        raise OptionError("--no-envoy and --tenants exclude each other")
     if args.listen_fallbacks < 0:
         raise OptionError("--listen-fallbacks must not be negative")
     if args.listen is None:
