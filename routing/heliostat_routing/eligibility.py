@@ -8,4 +8,4 @@ def eligible_slots(flight: Flight, fleet: Fleet) -> int:
     """Give the slots that work and may serve the request."""
     request = flight.request
     slots = fleet.serving & flight.pool.holding(request.adapter)
-    return slots if request.subset is None else slots & fleet.slots_of(request.subset)
+    return slots if request.subset is None else slots & fleet.slots_of_subset(request.subset)

@@ -12,6 +12,9 @@ from heliostat_routing.bitmask import slot_from, slots
 from heliostat_routing.endpoint import Endpoint
 from heliostat_routing.prefill_model import PrefillModel
 
+MOST_SUBSETS = 64
+"""Subsets whose slots are remembered."""
+
 
 class Fleet:
     """Endpoints by address and by slot; a slot is reused once its endpoint is gone."""
@@ -33,6 +36,8 @@ class Fleet:
         self._due: dict[int, float] = {}
         self._freed: list[int] = []
         self._cursor = 0
+        self._subsets: dict[frozenset[str], int] = {}
+        """The slots of subsets, until endpoints come or go."""
 
     def __getitem__(self, slot: int) -> Endpoint:
         endpoint = self._by_slot[slot]
@@ -44,6 +49,15 @@ class Fleet:
         """The slots of those of these addresses that are known."""
         known = (self.by_address.get(address) for address in addresses)
         return sum(1 << endpoint.slot for endpoint in known if endpoint is not None)
+
+    def slots_of_subset(self, subset: frozenset[str]) -> int:
+        """The same of a subset, which many requests share and each is often asked about."""
+        mask = self._subsets.get(subset)
+        if mask is None:
+            if len(self._subsets) >= MOST_SUBSETS:
+                self._subsets.clear()
+            mask = self._subsets[subset] = self.slots_of(subset)
+        return mask
 
     def among(self, mask: int) -> list[Endpoint]:
         """The endpoints in these slots, ascending; empty slots are passed over."""
@@ -58,6 +72,7 @@ class Fleet:
         endpoint = Endpoint(address, slot, prefill, now)
         self._by_slot[slot] = endpoint
         self.by_address[address] = endpoint
+        self._subsets.clear()
         self._set_load(endpoint)
         return endpoint
 
@@ -69,6 +84,7 @@ class Fleet:
         self.serving &= ~bit
         self.available &= ~bit
         del self.by_address[endpoint.address]
+        self._subsets.clear()
         self._by_slot[endpoint.slot] = None
         self._unused.append(endpoint.slot)
 

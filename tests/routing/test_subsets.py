@@ -1,6 +1,7 @@
 """A gateway may name the endpoints that a request may go to: nothing else serves it."""
 
 from heliostat_routing.commands import Dispatch, Enqueue, Reject, RejectReason
+from heliostat_routing.events import RequestFinished
 from heliostat_routing.settings import EndpointPhase, EndpointSettings, PolicyName
 from tests.routing.playbook import Playbook, target, targets
 
@@ -36,3 +37,16 @@ def test_a_queued_request_waits_for_its_subset() -> None:
     assert isinstance(book.arrive(4)[0], Enqueue)
     assert targets(book.scrape("e0", after=0.2, first_tokens=8)) == {4: "e0"}
     assert targets(book.scrape("e1", after=0.2, first_tokens=8)) == {3: "e1"}
+
+
+def test_a_subset_follows_the_endpoints_that_come_and_go() -> None:
+    """Its addresses count as soon as they are endpoints, and no more once they are not."""
+    book = Playbook([EndpointSettings("e0")])
+    subset = frozenset({"e1", "e2"})
+    book.arrive(1, subset=subset)
+    book.update(EndpointSettings("e0"), EndpointSettings("e1"))
+    assert target(book.arrive(2, subset=subset)) == "e1"
+    book.tell(RequestFinished(2))
+    book.update(EndpointSettings("e2"), EndpointSettings("e3"))
+    assert target(book.arrive(3, subset=subset)) == "e2"
+    assert target(book.arrive(4, subset=frozenset({"e1"}))) is None
