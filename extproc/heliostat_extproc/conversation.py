@@ -86,6 +86,8 @@ class Conversation:
         self.pool = ""
         self.model = ""
         """As the engines know it, once it is known."""
+        self.tenant = ""
+        """Whose request it is, where tenants alone are let in."""
         self.request_id = ""
         self.traceparent = ""
 

@@ -123,13 +123,13 @@ class Exchange(Conversation):
         self._content_type = ""
         self.turned_away: str | None = None
         """The peer's router whose request has come and has not got as far as to the core."""
-        self._admitted = ""
+        self._is_admitted = False
 
     def close(self) -> None:
         """End what the request has of its tenant's limits."""
-        if self._admission is not None and self._admitted:
-            self._admission.leave(self._admitted)
-            self._admitted = ""
+        if self._admission is not None and self._is_admitted:
+            self._admission.leave(self.tenant)
+            self._is_admitted = False
 
     def receive(self, data: bytes) -> Answer | Question:
         """Take one message; raise `ProtocolError` if it makes no sense here."""
@@ -159,6 +159,7 @@ class Exchange(Conversation):
         head = read_head(headers.headers)
         self.request_id = read_request_id(head)
         self.traceparent = head.get(TRACEPARENT, "")
+        self.tenant = self._read_tenant(head)
         method, path = head.get(":method", ""), read_path(head)
         self._api = APIS.get(path)
         if self._api is not None:
@@ -186,18 +187,25 @@ class Exchange(Conversation):
             terms = read_peer_terms(head, self._settings.region_of)
             self.turned_away = terms.origin
         else:
-            terms = self._admit(head, read_client_terms(head))
+            terms = self._admit(read_client_terms(head))
         for rule in terms.residencies:
             self._stay_within(rule)
         return terms
 
-    def _admit(self, head: dict[str, str], terms: Terms) -> Terms:
+    def _read_tenant(self, head: dict[str, str]) -> str:
+        """Take the tenant as Envoy names it; raise InputError where it is none."""
+        if self._admission is None:
+            return ""
+        tenant = head.get(wire.TENANT_HEADER, "")
+        self._admission.check(tenant)
+        return tenant
+
+    def _admit(self, terms: Terms) -> Terms:
         """Let a tenant's request in; its tenant's residency binds it, which it can only narrow."""
         if self._admission is None:
             return terms
-        tenant = head.get(wire.TENANT_HEADER, "")
-        allowed = self._admission.enter(tenant)
-        self._admitted = tenant
+        allowed = self._admission.enter(self.tenant)
+        self._is_admitted = True
         if allowed is None:
             return terms
         wanted = next(iter(terms.residencies), allowed)

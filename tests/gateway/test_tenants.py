@@ -124,6 +124,12 @@ async def test_a_tenant_is_held_to_its_limits(start_gateway, engines, tmp_path):
         status, sent, _ = await ask(own, **other)
         assert (status, sent["x-heliostat-reason"]) == (429, "rate-limited")
         assert 25 <= int(sent["retry-after"]) <= 30
+        told = own.router.observation.stories(None, 10)
+        limited = {
+            one["tenant"]: one["outcome"] for one in told if "limited" in str(one["outcome"])
+        }
+        assert limited == {"acme": "inflight-limited", "other": "rate-limited"}
+        assert {one["tenant"] for one in told if one["pool"]} == {"acme", "other"}
 
 
 async def test_a_tenants_residency_binds_its_requests(start_gateway, engines, tmp_path):
@@ -172,6 +178,9 @@ async def test_tokens_name_the_tenant(start_gateway, engines, tmp_path):
             stranger = bearer(token(key, claims | {"org": "nobody"}))
             status, sent, _ = await ask(own, authorization=stranger)
             assert (status, sent["x-heliostat-reason"]) == (403, "unknown-tenant")
+            sent = {"authorization": stranger}
+            async with own.client.get(own.url + "/v1/models", headers=sent) as response:
+                assert response.status == 403
             await own.router.stop()
             for one in (stranger, bearer(good)):
                 status, sent, _ = await ask(own, authorization=one)

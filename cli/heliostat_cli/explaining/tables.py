@@ -43,6 +43,8 @@ def story(told: ToldRequest) -> RenderableType:
         for name, key in (("prompt", "prompt"), ("cached", "cached"), ("output", "output"))
     )
     about = f"model {told.text('model')}, pool {told.text('pool')}, arrived {told.text('time')}"
+    if told.raw.get("tenant"):
+        about += f", of {told.text('tenant')}"
     if told.raw.get("origin"):
         about += f", from {told.text('origin')}"
     parts: list[RenderableType] = [Text(title, "bold"), Text(about)]

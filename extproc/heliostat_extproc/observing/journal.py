@@ -68,6 +68,7 @@ class Journal:
             arrived_at=self._clock(),
             pool=arrival.pool,
             model=conversation.model,
+            tenant=conversation.tenant,
             origin=arrival.origin,
             prompt_bytes=arrival.prompt_bytes,
             trace=trace,
@@ -122,7 +123,9 @@ class Journal:
         """End a request's stream. With `measured`, Envoy's log tells of what was sent."""
         record, now = self._open.pop(ticket, None), self._clock()
         if record is None:
-            record = RequestRecord(ticket, conversation.request_id, time.time(), now)
+            record = RequestRecord(
+                ticket, conversation.request_id, time.time(), now, tenant=conversation.tenant
+            )
         record.finished_at = now
         outcome = conversation.outcome
         if isinstance(outcome, Reason):

@@ -83,6 +83,8 @@ class RequestRecord:
     pool: str = ""
     model: str = ""
     """As the engines know it; never what a client has written."""
+    tenant: str = ""
+    """Whose it is, where tenants alone are let in."""
     origin: str | None = None
     """The peer's router that has forwarded it."""
     prompt_bytes: int = 0

@@ -17,6 +17,7 @@ from heliostat_routing.explanation import Explanation
 LINE_FIELDS = {
     "time": "when it arrived, UTC",
     "request_id": "`x-request-id`",
+    "tenant": "whose it is, where tenants alone are let in",
     "trace_id": "where a trace is recorded",
     "model": "as engines know it; empty where no pool serves what was asked for",
     "pool": "who serves the model",
@@ -45,6 +46,7 @@ def log_line(record: RequestRecord) -> dict[str, Any]:
     values = (
         _time(record.unix_seconds),
         record.request_id,
+        record.tenant or None,
         record.trace.trace_id.hex() if record.trace is not None else None,
         record.model,
         record.pool,

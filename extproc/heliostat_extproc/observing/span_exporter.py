@@ -15,7 +15,7 @@ import structlog
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from heliostat_extproc.observing.request_record import RequestRecord
-from heliostat_extproc.observing.spans import decision_spans, put_attributes
+from heliostat_extproc.observing.spans import count_decisions, decision_spans, put_attributes
 from heliostat_extproc.observing.trace_settings import TraceSettings
 
 MOST_WAITING = 2048
@@ -54,7 +54,7 @@ class SpanExporter:
         if len(self._waiting) < MOST_WAITING:
             self._waiting.append(record)
         else:
-            self.lost_spans += 1
+            self.lost_spans += count_decisions(record)
 
     async def run(self) -> None:
         """Send what there is, again and again, until cancelled."""
@@ -79,13 +79,13 @@ class SpanExporter:
                 await export(self._request(batch), timeout=_TIMEOUT_SECONDS)
                 self._reached = True
             except grpc.aio.AioRpcError as error:
-                self.lost_spans += count
+                self.lost_spans += sum(map(count_decisions, batch))
                 if self._reached:
                     self._reached = False
                     _log.warning("no spans can be sent", reason=error.code().name)
                 return
             except Exception:
-                self.lost_spans += count
+                self.lost_spans += sum(map(count_decisions, batch))
                 _log.exception("spans could not be written")
 
     def _request(self, batch: list[RequestRecord]) -> Any:

@@ -46,6 +46,11 @@ def decision_spans(
             began_at = None
 
 
+def count_decisions(record: RequestRecord) -> int:
+    """Count the spans that there are of a request, without making them."""
+    return sum(isinstance(step, _LastWord) for _, step in record.steps)
+
+
 def _span(
     record: RequestRecord, trace: TraceContext, began_at: float, ended_at: float, span_id: bytes
 ) -> Any:
@@ -62,6 +67,7 @@ def _span(
         span,
         {
             "heliostat.request_id": record.request_id,
+            "heliostat.tenant": record.tenant or None,
             "heliostat.pool": record.pool,
             "gen_ai.request.model": record.model,
             "heliostat.prompt_bytes": record.prompt_bytes,

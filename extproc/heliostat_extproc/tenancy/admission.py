@@ -40,6 +40,11 @@ class Admission:
         """Make these the tenants."""
         self._limits.declare(tenants)
 
+    def check(self, tenant: str) -> None:
+        """Raise InputError where there is no such tenant."""
+        if self._limits.find(tenant) is None:
+            raise InputError(Reason.UNKNOWN_TENANT, "")
+
     def enter(self, tenant: str) -> frozenset[str] | None:
         """Let a request begin, which `leave` ends; give where it may be served (None: anywhere).
 
