@@ -227,8 +227,7 @@ class RouterDriver:
         elapsed_seconds = time.perf_counter() - started
         for command in commands:
             self._deliver(command)
-        for recorder in self._recorders:
-            recorder.record(now, event, commands)
+        self._record(now, event, commands)
         if self._observer is not None:
             self._observer.on_handled(event, commands, elapsed_seconds)
         return commands
@@ -262,6 +261,14 @@ class RouterDriver:
             self._routes[ticket] = command.endpoints
         elif isinstance(command, Forward):
             self._regions[ticket] = command.region
+
+    def _record(self, now: float, event: Event, commands: Sequence[Command]) -> None:
+        """Let all that follow have the step; none of them may end a request."""
+        for recorder in self._recorders:
+            try:
+                recorder.record(now, event, commands)
+            except Exception:
+                _log.exception("a step was not followed", event_kind=type(event).__name__)
 
     def _tick(self) -> None:
         self._alarm = None

@@ -241,3 +241,23 @@ async def test_what_comes_back_names_each_endpoint_once_however_it_was_tried() -
     assert driver.serving_endpoints() == {"b:1"}
     driver.give_back(1)
     assert core.events[-1] == DispatchFailed(1, ("b:1", "a:1"))
+
+
+async def test_who_follows_and_fails_ends_no_request() -> None:
+    """The answer is given all the same, and whoever follows too hears of the step."""
+
+    class Failing:
+        def record(self, now: float, event: Event, commands: Sequence[Command]) -> None:
+            raise ValueError
+
+    class Following:
+        def __init__(self) -> None:
+            self.events: list[Event] = []
+
+        def record(self, now: float, event: Event, commands: Sequence[Command]) -> None:
+            self.events.append(event)
+
+    core, following = ScriptedCore(lambda event, now: [Dispatch(1, ("a:1",), WHY)]), Following()
+    driver = RouterDriver(core, recorders=(Failing(), following))
+    assert driver.arrive(arrival(1)) == Dispatch(1, ("a:1",), WHY)
+    assert following.events == [arrival(1)]
