@@ -54,8 +54,7 @@ def client_identity(args: argparse.Namespace) -> ClientIdentity | None:
         return ClientIdentity()
     if args.token_keys_url is None:
         raise OptionError("--token-issuer needs --token-keys-url")
-    url = urlsplit(args.token_keys_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if not _is_web_url(args.token_keys_url):
         raise OptionError("--token-keys-url takes an http or https URL")
     return ClientIdentity(
         TokenSettings(
@@ -65,3 +64,11 @@ def client_identity(args: argparse.Namespace) -> ClientIdentity | None:
             tenant_claim=args.token_tenant_claim,
         )
     )
+
+
+def _is_web_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False

@@ -25,6 +25,8 @@ def parse(options: list[str]) -> ClientIdentity | None:
         (["--tenants", "t", "--token-audience", "a"], "need --token-issuer"),
         (ISSUER, "--token-issuer needs --token-keys-url"),
         ([*ISSUER, "--token-keys-url", "keys.json"], "takes an http or https URL"),
+        ([*ISSUER, "--token-keys-url", "https://id:99999/"], "takes an http or https URL"),
+        ([*ISSUER, "--token-keys-url", "https://[id/"], "takes an http or https URL"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: list[str], problem: str) -> None:
