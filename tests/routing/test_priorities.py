@@ -1,9 +1,8 @@
 """Priorities of requests: who of those that wait goes first, and who does not wait at all."""
 
 from heliostat_routing.commands import Dispatch, Enqueue, Evict, EvictReason, Reject, RejectReason
-from heliostat_routing.events import MetricsScraped
-from heliostat_routing.settings import PolicyName
-from tests.routing.playbook import Playbook, metrics, targets
+from heliostat_routing.events import MetricsScraped, RequestFinished
+from tests.routing.playbook import Playbook, metrics, target, targets
 
 
 def busy(**settings: object) -> Playbook:
@@ -63,11 +62,11 @@ def test_a_full_queue_gives_up_its_last_for_one_of_a_higher_priority() -> None:
 
 def test_an_objective_of_its_own_replaces_the_pools() -> None:
     """A request that must begin at once is sent where none runs, though its prefix is elsewhere."""
-    prompt = tuple(range(1, 200))
-    book = Playbook(2, prefill_tokens_per_second=5000.0, policy=PolicyName.HELIOSTAT)
-    (first,) = book.arrive(1, prompt)
-    flight = book.router._books.flights[1]
-    assert flight.objective_seconds(0.0) == book.settings.ttft_objective_seconds
-    book.arrive(2, prompt, ttft_objective_seconds=0.2)
-    assert book.router._books.flights[2].objective_seconds(0.1) == 0.1
-    assert isinstance(first, Dispatch)
+    prompt, places = tuple(range(1, 61)), []
+    for objective_seconds in (None, 0.05):
+        book = Playbook(2, prefill_tokens_per_second=5000.0)
+        book.arrive(1, prompt, subset=frozenset({"e0"}))
+        book.tell(RequestFinished(1), after=5.0)
+        book.arrive(2, tuple(range(100, 135)), subset=frozenset({"e0"}))
+        places.append(target(book.arrive(3, prompt, ttft_objective_seconds=objective_seconds)))
+    assert places == [None, "e1"]
