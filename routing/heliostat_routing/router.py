@@ -220,7 +220,10 @@ class Router:
         if pool is None or endpoint is None or sibling is None or request.ticket < 0:
             return
         ticket = sibling_ticket(sibling.number, request.ticket)
-        if self._find(ticket) is not None:
+        before = self._unmeasured.pop(ticket, None)
+        if before is not None:  # it had come back
+            self._give_up(before, now)
+        elif self._find(ticket) is not None:
             self._on_attempt_started(ticket, event.endpoint, now)
             return
         if len(books.siblings_ledger) >= MOST_FLIGHTS:
@@ -237,6 +240,8 @@ class Router:
             overdue_at=inf,
             prompt_tokens=request.prompt_bytes / pool.tokens.bytes_per_token,
         )
+        if before is not None:
+            flight.failed_at, flight.returns = before.failed_at, before.returns + 1
         books.open(flight)
         books.send(flight, endpoint, now, age_seconds)
         if age_seconds > PREFILLED_SECONDS + endpoint.prefill.seconds(flight.uncached_tokens):
@@ -381,8 +386,9 @@ class Router:
         endpoint = self._books.fleet.by_address.get(flight.endpoint or "")
         if endpoint is not None and not flight.measured:
             endpoint.breaker.on_neither(flight.ticket)
-            endpoint.on_uncounted(flight.ticket)
-            endpoint.audit.on_end(flight.hit_tokens, counted=False, cached_tokens=None)
+            if flight.failed_at.get(endpoint.address) != flight.returns:
+                endpoint.on_uncounted(flight.ticket)
+                endpoint.audit.on_end(flight.hit_tokens, counted=False, cached_tokens=None)
             self._books.touch(endpoint.address, now)
 
     def _remove_retired(self, now: float) -> None:

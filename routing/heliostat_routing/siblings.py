@@ -16,6 +16,7 @@ from heliostat_routing.commands import Command, Dispatch
 from heliostat_routing.events import (
     AttemptFailed,
     AttemptStarted,
+    DispatchFailed,
     EndpointLearned,
     Event,
     PoolLearned,
@@ -149,6 +150,8 @@ class Relay:
         match event:
             case AttemptStarted() | AttemptFailed() | RequestMeasured() | RequestFinished():
                 out.append(SiblingTold(self._name, event))
+            case DispatchFailed(ticket, endpoints):
+                out += self._came_back(ticket, endpoints)
         for command in commands:
             if isinstance(command, Dispatch):
                 out += self._sent(command.ticket, now)
@@ -209,6 +212,14 @@ class Relay:
                 for name, claims in queues.items()
             ),
         )
+
+    def _came_back(self, ticket: int, endpoints: tuple[str, ...]) -> Iterator[SiblingTold]:
+        """To siblings a request that is nowhere has ended; it begins anew once it is sent again."""
+        for endpoint in endpoints:
+            yield SiblingTold(self._name, AttemptFailed(ticket, endpoint))
+        flight = self._books.flights.get(ticket)
+        if flight is None or flight.endpoint is None:
+            yield SiblingTold(self._name, RequestFinished(ticket))
 
     def _sent(self, ticket: int, now: float) -> Iterator[SiblingSent]:
         flight = self._books.flights.get(ticket)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from heliostat_routing.commands import Command, Dispatch
 from heliostat_routing.events import (
+    AttemptFailed,
     AttemptStarted,
+    DispatchFailed,
     EndpointLearned,
     Event,
     Outcome,
@@ -22,6 +24,7 @@ from heliostat_routing.events import (
     SiblingQueues,
     SiblingSent,
     SiblingTold,
+    Tick,
 )
 from heliostat_routing.learned import LineSamples, TokenSamples
 from heliostat_routing.siblings import (
@@ -392,3 +395,33 @@ def test_a_sibling_that_came_within_a_batch_hears_that_the_queue_is_as_before() 
     assert told.snapshot() == 1
     told.handle(RequestFinished(1))
     assert told.batch() == 0
+
+
+def test_siblings_know_a_request_that_has_come_back_where_it_is() -> None:
+    """While it waits it is at no endpoint to them either, and then where it is sent again."""
+    here, there = Playbook(1), Playbook(1)
+    relay = here.router.relay("r1")
+
+    def happen(event: Event, after: float = 0.0) -> list[Command]:
+        there.now += after
+        commands = here.tell(event, after)
+        for word in relay.told(event, commands, here.now):
+            there.tell(word)
+        return commands
+
+    endpoint = there.router._books.fleet.by_address["e0"]
+    happen(RequestArrived(1, "p", keys(("chat", 10)), 5120))
+    assert there.router.inflight("e0") == 1
+    happen(DispatchFailed(1, ("e0",)))
+    assert here.router.ledger.queued == 1
+    assert there.router.inflight("e0") == 0
+    while not any(isinstance(it, Dispatch) for it in happen(Tick(), after=0.5)):
+        assert here.now < 60.0
+    assert there.router.inflight("e0") == 1
+    happen(AttemptFailed(1, "e0"))
+    assert endpoint._dispatched == 1, "a late word of the first attempt is none of the second"
+    happen(RequestMeasured(1, "e0", Outcome.SERVED))
+    happen(RequestFinished(1))
+    assert there.router.inflight("e0") == 0
+    there.tick(60.0)
+    assert endpoint._dispatched == here.router._books.fleet.by_address["e0"]._dispatched
