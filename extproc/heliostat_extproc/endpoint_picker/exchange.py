@@ -135,7 +135,10 @@ class PickerExchange(Exchange):
 
     def _ask_with_body(self) -> Question:
         self._read_all = True
-        return self._on_body(bytes(self._body))
+        question = self._on_body(bytes(self._body))
+        if self._new_body is not None:
+            self._body.clear()  # it may be held for long, and once is enough
+        return question
 
     def _on_body(self, body: bytes) -> Question:
         question = super()._on_body(body)
