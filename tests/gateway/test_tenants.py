@@ -55,6 +55,7 @@ async def test_only_tenants_are_let_in(start_gateway, engines, tmp_path):
             assert status == 401
             assert sent["x-heliostat-reason"] == body["error"]["code"] == "unauthenticated"
             assert body["error"]["type"] == "authentication_error"
+            assert sent["www-authenticate"] == "Bearer"
         both = {"authorization": bearer(ACME), "x_api_key": "another"}
         for headers in ({"authorization": bearer(ACME)}, {"x_api_key": ACME}, both):
             status, _, _ = await ask(own, **headers, x_heliostat_tenant="other")
@@ -171,6 +172,7 @@ async def test_tokens_name_the_tenant(start_gateway, engines, tmp_path):
                 status, sent, body = await ask(own, authorization=bearer(wrong))
                 assert (status, body["error"]["code"]) == (401, "unauthenticated")
                 assert sent["x-heliostat-reason"] == "unauthenticated"
+                assert sent["www-authenticate"].startswith("Bearer realm=")
             endless = {name: value for name, value in claims.items() if name != "exp"}
             assert (await ask(own, authorization=bearer(token(key, endless))))[0] == 401
             async with own.client.get(own.url + f"/v1/models?access_token={good}") as response:

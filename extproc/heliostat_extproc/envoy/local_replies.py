@@ -15,6 +15,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     HeaderValue,
     HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
     SubstitutionFormatString,
 )
 from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
@@ -33,6 +34,7 @@ class _LocalReply:
     flags: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     """How Envoy's own words for the cause begin. No flag tells of what no filter has seen."""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 _LOCAL_REPLIES = (
@@ -55,6 +57,7 @@ _LOCAL_REPLIES = (
     _LocalReply(
         Reason.UNAUTHENTICATED,
         details=("missing_api_key", "unknown_api_key", "missing_credentials", "jwt_authn"),
+        headers=(("www-authenticate", "Bearer"),),
     ),
     _LocalReply(Reason.NO_ENDPOINTS, flags=("UH", "NC")),
     _LocalReply(Reason.OVERLOADED, flags=("UO", "OM")),
@@ -67,11 +70,14 @@ _LOCAL_REPLIES = (
 
 def error_headers(answer: ErrorAnswer) -> list[HeaderValueOption]:
     """Give an error's headers as Envoy sets them, beside the content type."""
-    headers = {REASON_HEADER: answer.reason.value}
+    headers = dict(answer.headers) | {REASON_HEADER: answer.reason.value}
     if answer.retry_after_seconds is not None:
         headers["retry-after"] = str(answer.retry_after_seconds)
     return [
-        HeaderValueOption(header=HeaderValue(key=key, value=value))
+        HeaderValueOption(
+            header=HeaderValue(key=key, value=value),
+            append_action=HeaderValueOptionHeaderAppendAction.ADD_IF_ABSENT,
+        )
         for key, value in headers.items()
     ]
 
@@ -82,7 +88,7 @@ def local_reply_config() -> LocalReplyConfig:
 
 
 def _mapper(reply: _LocalReply) -> ResponseMapper:
-    answer = error_answer(reply.reason)
+    answer = error_answer(reply.reason, headers=reply.headers)
     return ResponseMapper(
         filter=_filter(reply),
         status_code=answer.status,
