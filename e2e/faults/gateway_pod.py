@@ -211,14 +211,20 @@ class GatewayPod:
         return list(await asyncio.gather(*(one() for _ in range(count))))
 
     @asynccontextmanager
-    async def load(self, model: str = "m", clients: int = 4) -> AsyncIterator[list[Answer]]:
-        """Clients that ask again and again while the context lasts; gives their answers."""
+    async def load(
+        self, model: str = "m", clients: int = 4, *, patient: bool = True
+    ) -> AsyncIterator[list[Answer]]:
+        """Clients that ask again and again while the context lasts; gives their answers.
+
+        Patient ones come back where the router is away or too busy, and tell the last answer only.
+        """
         answers: list[Answer] = []
+        chat = self.chat if patient else self.chat_once
         ended = asyncio.Event()
 
         async def ask() -> None:
             while not ended.is_set():
-                answers.append(await self.chat(model))
+                answers.append(await chat(model))
 
         tasks = [asyncio.create_task(ask()) for _ in range(clients)]
         try:

@@ -18,7 +18,7 @@ async def test_a_router_that_is_killed_and_restarted_under_load_costs_nothing(po
     streams = [asyncio.create_task(pod.chat(model, seconds=120)) for _ in range(2)]
     await eventually(lambda: one.running + other.running == 2, "two streams run")
     one.mode = other.mode = Mode.SERVE
-    async with pod.load(model) as answers:
+    async with pod.load(model, patient=False) as answers:
         await eventually(lambda: len(answers) > 20, "requests flow")
         await pod.kill_router()
         alone = len(answers)
