@@ -11,6 +11,9 @@ from heliostat_extproc.errors import InputError, Reason
 
 MOST_PARTS = 64
 MOST_PART_HEADER_BYTES = 4096
+MOST_PARAMETERS = 16
+"""Of one header. They are read in a time that grows with their square: a header of nothing else
+would hold up every request for seconds."""
 
 _DISPOSITION = re.compile(rb"\r\ncontent-disposition[ \t]*:([^\r\n]*)", re.I)
 
@@ -52,8 +55,7 @@ def read_form(body: bytes, content_type: str) -> list[FormPart]:
 
 
 def _read_boundary(content_type: str) -> bytes:
-    header = Message()
-    header["content-type"] = content_type
+    header = _header("content-type", content_type)
     boundary = header.get_boundary()
     if header.get_content_type() != "multipart/form-data" or not boundary:
         raise MalformedFormError("the content type must be multipart/form-data with a boundary")
@@ -65,10 +67,18 @@ def _read_part(body: bytes, start: int, end: int) -> FormPart:
     if not body.startswith(b"\r\n", start) or headers_end < 0:
         raise MalformedFormError("a part of the form has no headers that can be read")
     line = _DISPOSITION.search(body, start, headers_end)
-    header = Message()
-    header["content-disposition"] = "" if line is None else line[1].decode("utf-8", "replace")
+    disposition = "" if line is None else line[1].decode("utf-8", "replace")
+    header = _header("content-disposition", disposition)
     name = header.get_param("name", header="content-disposition")
     if header.get_content_disposition() != "form-data" or not isinstance(name, str):
         raise MalformedFormError("a part of the form has no name")
     is_file = header.get_param("filename", header="content-disposition") is not None
     return FormPart(name, headers_end + 4, end, is_file)
+
+
+def _header(name: str, value: str) -> Message:
+    if value.count(";") > MOST_PARAMETERS:
+        raise MalformedFormError(f"`{name}` has more than {MOST_PARAMETERS} parameters")
+    header = Message()
+    header[name] = value
+    return header

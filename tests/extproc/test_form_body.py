@@ -85,6 +85,8 @@ WHOLE = form(part("model", b"m"), part("file", b"x", "a.wav"))
         (form(part("model", b"m")).replace(b'name="model"', b""), FORM, "has no name"),
         (form(part("model" * 1000, b"m")), FORM, "no headers"),
         (form(*[part("a", b"")] * (MOST_PARTS + 1)), FORM, "more than"),
+        (WHOLE, FORM + '; a="' + ";" * 50_000, "`content-type` has more than"),
+        (form(part("a" + ";" * 3000, b"m")), FORM, "`content-disposition` has more than"),
     ],
 )
 def test_a_malformed_form_says_what_is_wrong(body: bytes, content_type: str, words: str) -> None:
