@@ -19,7 +19,14 @@ _ADDRESS = "127.0.0.7"
 _MODES = ("enforce", "warn")
 # Kinds that this API server has not heard of: other projects define them, or the release itself
 # (test_other_regions_come_and_go_with_upgrades has those taken).
-_FOREIGN_KINDS = ("Certificate", "HTTPRoute", "PodMonitor", "ServiceMonitor", "RegionPeer")
+_FOREIGN_KINDS = (
+    "Certificate",
+    "HTTPRoute",
+    "PodMonitor",
+    "PrometheusRule",
+    "ServiceMonitor",
+    "RegionPeer",
+)
 
 
 class ApiServer:

@@ -16,7 +16,7 @@ from heliostat_cli.envoy_options import picker_address, sidecar_settings
 from heliostat_cli.main import COMMANDS
 from heliostat_cli.operator import operator_settings
 from heliostat_cli.region_options import parse_membership, parse_region
-from heliostat_cli.router import router_settings
+from heliostat_cli.router import body_limit_bytes, router_settings
 from heliostat_crds.region_peer import RegionPeer
 from heliostat_extproc.envoy.readiness import READY_PATH
 from heliostat_extproc.envoy.sidecar import SidecarSettings, sidecar_files
@@ -57,7 +57,8 @@ def sidecar(router: argparse.Namespace) -> SidecarSettings | None:
     """What a router with these options writes for its Envoy."""
     region = parse_region(router)
     membership = parse_membership(router, region, router.socket)
-    return sidecar_settings(router, None if membership is None else membership.envoy)
+    federation = None if membership is None else membership.envoy
+    return sidecar_settings(router, federation, body_limit_bytes(router))
 
 
 def ports(container: Object) -> dict[str, int]:

@@ -16,6 +16,16 @@ BLOCK_TOKENS = 32
 SUCCESSES = "vllm:request_success_total"
 GENERATED_TOKENS = "vllm:generation_tokens_total"
 CACHED_TOKENS = "vllm:prompt_tokens_cached_total"
+TOOL = {
+    "name": "set_unit",
+    "description": "Choose the unit of temperatures.",
+    "parameters": {
+        "type": "object",
+        "properties": {"unit": {"enum": ["celsius", "kelvin"]}},
+        "required": ["unit"],
+        "additionalProperties": False,
+    },
+}
 
 
 def finished(replicas: list[Server]) -> list[float]:
@@ -122,6 +132,56 @@ def test_an_error_of_the_engine_comes_through_as_it_is(
     status, answer = gateway.request("/v1/chat/completions", body)
     assert status == 400
     assert (status, answer) == replicas[0].request("/v1/chat/completions", body)
+
+
+def test_a_tool_is_called_as_the_replica_calls_it(client: OpenAI, replicas: list[Server]) -> None:
+    """Name and arguments are the replica's own, plain and in a stream's pieces."""
+    request: dict[str, Any] = greedy("what unit?", max_tokens=60) | {
+        "tools": [{"type": "function", "function": TOOL}],
+        "tool_choice": {"type": "function", "function": {"name": TOOL["name"]}},
+    }
+    [call] = client.chat.completions.create(**request).choices[0].message.tool_calls or ()
+    status, body = replicas[0].request("/v1/chat/completions", json.dumps(request).encode())
+    assert status == 200
+    [direct] = json.loads(body)["choices"][0]["message"]["tool_calls"]
+    assert call.function.name == direct["function"]["name"] == TOOL["name"]
+    assert call.function.arguments == direct["function"]["arguments"]
+    chunks = client.chat.completions.create(**request, stream=True)
+    pieces = [it for c in chunks if c.choices for it in c.choices[0].delta.tool_calls or ()]
+    assert "".join(it.function.arguments or "" for it in pieces) == call.function.arguments
+
+
+def test_a_response_is_answered_as_the_replica_answers_it(
+    client: OpenAI, replicas: list[Server]
+) -> None:
+    """The newer endpoint works, plain and streamed, and gives the replica's own text."""
+    request = {
+        "model": MODEL,
+        "input": made_words(5, 30),
+        "instructions": made_words(6, 10),
+        "max_output_tokens": 16,
+        "temperature": 0,
+    }
+    plain = client.responses.create(**request)
+    assert plain.output_text
+    status, body = replicas[0].request("/v1/responses", json.dumps(request).encode())
+    assert status == 200
+    [direct] = [it for it in json.loads(body)["output"] if it["type"] == "message"]
+    assert plain.output_text == direct["content"][0]["text"]
+    events = list(client.responses.create(**request, stream=True))
+    pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(pieces) == plain.output_text
+
+
+def test_a_prompt_is_tokenized(gateway: Server, replicas: list[Server]) -> None:
+    """/tokenize gives what the replica gives, and /detokenize takes it back."""
+    body = json.dumps({"model": MODEL, "prompt": made_words(7, 10)}).encode()
+    status, answer = gateway.request("/tokenize", body)
+    assert status == 200
+    tokens = json.loads(answer)["tokens"]
+    assert tokens == json.loads(replicas[0].request("/tokenize", body)[1])["tokens"]
+    back = json.dumps({"model": MODEL, "tokens": tokens}).encode()
+    assert made_words(7, 10) in json.loads(gateway.request("/detokenize", back)[1])["prompt"]
 
 
 def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
