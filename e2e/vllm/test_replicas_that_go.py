@@ -139,6 +139,7 @@ def test_a_replica_that_leaves_and_is_told_to_end_finishes_what_it_has(
         until_ended(answers, 20)
         gateway.declare(replicas[1:])
         wait_for(lambda: leaving.address not in gateway.endpoints(), "it is still in the pool")
+        until_ended(answers, 2)  # what was on its way there has come
         leaving.terminate()
         wait_for(lambda: not leaving.runs, "it does not end", timeout_seconds=60)
         until_ended(answers, 20)
@@ -149,7 +150,8 @@ def test_a_replica_that_leaves_and_is_told_to_end_finishes_what_it_has(
 def test_a_replica_that_ends_unannounced_costs_what_opens_its_breaker(
     restored: Gateway, replicas: list[Server]
 ) -> None:
-    """vLLM answers 500 to what is new after a SIGTERM: a few requests, and no stream is cut."""
+    """vLLM answers 500 to what is new after a SIGTERM. As many as ask at once get one, and those
+    that try it out again; no stream is cut."""
     with load(restored.server) as answers:
         until_ended(answers, 20)
         replicas[0].terminate()
@@ -159,7 +161,7 @@ def test_a_replica_that_ends_unannounced_costs_what_opens_its_breaker(
         it for it in answers.streams if it != "whole"
     ]
     assert set(failed) <= {500, "status 500"}
-    assert len(failed) <= CLIENTS
+    assert len(failed) <= 2 * CLIENTS
 
 
 def test_a_replica_that_leaves_the_pool_is_drained(

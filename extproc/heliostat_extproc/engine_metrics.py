@@ -21,6 +21,7 @@ PREFIX_QUERIES = b"vllm:prefix_cache_queries_total"
 PREFIX_HITS = b"vllm:prefix_cache_hits_total"
 FIRST_TOKENS = b"vllm:time_to_first_token_seconds_count"
 CACHE_CONFIG = b"vllm:cache_config_info"
+PROCESS_START = b"process_start_time_seconds"
 
 _LARGEST_COUNT = 2**53
 _UTILIZATION_SLACK_RATIO = 0.01
@@ -64,6 +65,7 @@ def parse_engine_metrics(page: bytes) -> EngineMetrics:
         prefix_hit_tokens=_find_count(page, PREFIX_HITS),
         first_tokens=_find_count(page, FIRST_TOKENS),
         kv_capacity_tokens=_kv_capacity_tokens(page),
+        started_milliseconds=_started_milliseconds(page),
     )
 
 
@@ -119,6 +121,14 @@ def _lines(page: bytes, family: bytes) -> Iterator[bytes]:
             if not start:
                 return
     raise MetricsError(MetricsProblem.TOO_MANY_SERIES, family)
+
+
+def _started_milliseconds(page: bytes) -> int | None:
+    """Read when the engine's process began; of several engines, as one that changes with any."""
+    seconds = sum(_values(page, PROCESS_START))
+    if seconds * 1000 > _LARGEST_COUNT:
+        raise MetricsError(MetricsProblem.OUT_OF_RANGE, PROCESS_START)
+    return round(seconds * 1000) or None
 
 
 def _kv_capacity_tokens(page: bytes) -> int | None:

@@ -257,7 +257,12 @@ class Endpoint:
 
     def _has_restarted(self, metrics: EngineMetrics) -> bool:
         before = self.metrics
-        return before is not None and (
+        if before is None:
+            return False
+        started = before.started_milliseconds, metrics.started_milliseconds
+        if None not in started and started[0] != started[1]:
+            return True
+        return (
             metrics.finished_requests < before.finished_requests
             or metrics.prompt_tokens < before.prompt_tokens
             or metrics.generation_tokens < before.generation_tokens

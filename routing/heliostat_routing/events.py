@@ -142,7 +142,8 @@ class EngineMetrics:
     """One scrape of an engine. Counters are cumulative since the engine started.
 
     `first_tokens` counts the requests whose prefill is done, `kv_capacity_tokens` is the size of
-    the KV cache. None is what the engine does not say: missing is not zero.
+    the KV cache, `started_milliseconds` when its process began, on the engine's own clock: another
+    value is another process. None is what the engine does not say: missing is not zero.
     """
 
     running_requests: int
@@ -155,6 +156,7 @@ class EngineMetrics:
     prefix_hit_tokens: int | None
     first_tokens: int | None = None
     kv_capacity_tokens: int | None = None
+    started_milliseconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

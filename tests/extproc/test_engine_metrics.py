@@ -28,6 +28,7 @@ vllm:time_to_first_token_seconds_count{engine="0"} 9.0
 vllm:time_to_first_token_seconds_count{engine="1"} 6.0
 vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="100",cache_dtype="auto"} 1.0
 vllm:cache_config_info{block_size="16",engine="1",kv_cache_size_tokens="5000"} 1.0
+process_start_time_seconds 1.76423456789e+09
 """
 
 
@@ -49,6 +50,7 @@ def test_reads_and_sums_over_the_engines_of_a_server() -> None:
         prefix_hit_tokens=500,
         first_tokens=15,
         kv_capacity_tokens=1600 + 5000,
+        started_milliseconds=1_764_234_567_890,
     )
 
 

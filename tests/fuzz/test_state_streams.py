@@ -60,7 +60,7 @@ SLOTS: list[Message] = [
     slot_message(told.Slot(writer, 1, number, STATE), None, "eu")
     for number, writer in enumerate(("eu-1", "eu-2"), start=1)
 ]
-METRICS = EngineMetrics(1, 2, 0.5, 3, 100, 10, 100, 50, 3, 10_000)
+METRICS = EngineMetrics(1, 2, 0.5, 3, 100, 10, 100, 50, 3, 10_000, 1_700_000_000_000)
 RELAYED: list[Message] = [
     relayed_message(event)
     for event in (

@@ -145,6 +145,17 @@ def test_a_restart_empties_the_index() -> None:
     assert indexed_tokens(book, "e0") == 0
 
 
+def test_a_restart_is_seen_where_no_counter_falls() -> None:
+    """An engine that began anew before it was scraped with any count tells it by its start."""
+    book = Playbook(1)
+    book.scrape("e0", started_milliseconds=1000)
+    book.arrive(1, keys(("doc", 8)))
+    book.scrape("e0", after=1.0, started_milliseconds=1000)
+    assert indexed_tokens(book, "e0") > 0
+    book.scrape("e0", after=1.0, started_milliseconds=2000)
+    assert indexed_tokens(book, "e0") == 0
+
+
 def test_an_endpoint_that_goes_takes_its_entries_along() -> None:
     """A removed endpoint comes back empty."""
     book = Playbook(2)

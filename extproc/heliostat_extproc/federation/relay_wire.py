@@ -163,6 +163,7 @@ def _scraped_message(event: MetricsScraped) -> Scraped:
         prefix_hit_tokens=metrics.prefix_hit_tokens,
         first_tokens=metrics.first_tokens,
         kv_capacity_tokens=metrics.kv_capacity_tokens,
+        started_milliseconds=metrics.started_milliseconds,
     )
 
 
@@ -271,6 +272,7 @@ def _parse_scraped(message: Scraped, _sibling: str) -> MetricsScraped:
         prefix_hit_tokens=_optional(message, "prefix_hit_tokens"),
         first_tokens=_optional(message, "first_tokens"),
         kv_capacity_tokens=_optional(message, "kv_capacity_tokens"),
+        started_milliseconds=_optional(message, "started_milliseconds"),
     )
     return MetricsScraped(_name(message.endpoint), metrics)
 

@@ -251,7 +251,7 @@ class Held(_message.Message):
     def __init__(self, endpoint: _Optional[str] = ..., oldest_seconds: _Optional[float] = ...) -> None: ...
 
 class Scraped(_message.Message):
-    __slots__ = ("endpoint", "running_requests", "waiting_requests", "kv_cache_utilization", "finished_requests", "prompt_tokens", "generation_tokens", "prefix_query_tokens", "prefix_hit_tokens", "first_tokens", "kv_capacity_tokens")
+    __slots__ = ("endpoint", "running_requests", "waiting_requests", "kv_cache_utilization", "finished_requests", "prompt_tokens", "generation_tokens", "prefix_query_tokens", "prefix_hit_tokens", "first_tokens", "kv_capacity_tokens", "started_milliseconds")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     WAITING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +263,7 @@ class Scraped(_message.Message):
     PREFIX_HIT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FIRST_TOKENS_FIELD_NUMBER: _ClassVar[int]
     KV_CAPACITY_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
     endpoint: str
     running_requests: int
     waiting_requests: int
@@ -274,7 +275,8 @@ class Scraped(_message.Message):
     prefix_hit_tokens: int
     first_tokens: int
     kv_capacity_tokens: int
-    def __init__(self, endpoint: _Optional[str] = ..., running_requests: _Optional[int] = ..., waiting_requests: _Optional[int] = ..., kv_cache_utilization: _Optional[float] = ..., finished_requests: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., first_tokens: _Optional[int] = ..., kv_capacity_tokens: _Optional[int] = ...) -> None: ...
+    started_milliseconds: int
+    def __init__(self, endpoint: _Optional[str] = ..., running_requests: _Optional[int] = ..., waiting_requests: _Optional[int] = ..., kv_cache_utilization: _Optional[float] = ..., finished_requests: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., first_tokens: _Optional[int] = ..., kv_capacity_tokens: _Optional[int] = ..., started_milliseconds: _Optional[int] = ...) -> None: ...
 
 class ScrapeFailed(_message.Message):
     __slots__ = ("endpoint",)

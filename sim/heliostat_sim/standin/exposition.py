@@ -68,6 +68,7 @@ class EngineExposition:
         self.rejected_requests = 0
         self._max_loras = max_loras
         self._running_adapters: dict[str, float] = {}
+        self._started_at = time.time()
 
     def observe_first_token(self, seconds: float) -> None:
         """Count a time to first token."""
@@ -103,6 +104,8 @@ class EngineExposition:
             *self._cache_config(),
             *self._loras(),
             *self._loop_lag(),
+            "# TYPE process_start_time_seconds gauge",
+            f"process_start_time_seconds {self._started_at:.2f}",
         ]
         return "\n".join(lines) + "\n"
 

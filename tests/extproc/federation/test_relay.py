@@ -80,6 +80,7 @@ METRICS = st.builds(
     prefix_hit_tokens=st.none() | COUNTS,
     first_tokens=st.none() | COUNTS,
     kv_capacity_tokens=st.none() | COUNTS,
+    started_milliseconds=st.none() | COUNTS,
 )
 HELD = st.lists(st.tuples(NAMES, SECONDS), max_size=3).map(tuple)
 QUEUES = st.lists(
