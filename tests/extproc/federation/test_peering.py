@@ -233,8 +233,8 @@ async def test_a_dropped_peer_is_neither_heard_nor_served(regions: Any) -> None:
 async def test_two_routers_of_one_name_are_warned_of_once_each(regions: Any) -> None:
     """Each replaces the other's stream again and again, and no identity is refused."""
     router, loop = regions["us-1"], asyncio.get_running_loop()
+    await two_regions(regions)  # whose first calls may come before the other listens
     with capture_logs() as lines:
-        await two_regions(regions)
         namesake = Federation(
             router.region,
             router.links_socket,
