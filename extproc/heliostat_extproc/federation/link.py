@@ -41,13 +41,13 @@ class LinkError(Exception):
 class LinkSettings:
     """When to ping, when to give up, and when to try again."""
 
-    ping_seconds: float = 0.1
-    """Each also asks for what is new of the state."""
+    ping_seconds: float = 0.05
+    """So often that a lost packet is soon missed: TCP sends it again once three more have come."""
     pings_per_second: float = 200.0
     """Of all links together: the more there are, the less often each is pinged."""
     silent_seconds: float = 0.55
     """Without an echo, beside the round trip: then the other end is not heard any more."""
-    doubtful_seconds: float = 0.2
+    doubtful_seconds: float = 0.15
     """Without an echo, beside the round trip: then the other end's gateway is asked for a sign."""
     silent_pings: int = 3
     """So many pings at least go without an echo before that."""
@@ -56,7 +56,7 @@ class LinkSettings:
     hung_seconds: float = 2.0
     """A stream on which nothing is heard for so long, beside the round trip, is opened anew."""
     messages_per_second: float = 100.0
-    """Of another region; beyond that it is not read from. It is asked ten times."""
+    """Of another region; beyond that it is not read from. It is asked twenty times."""
     message_burst: int = 50
     bytes_per_second: float = 200_000.0
     """Of another region: twice what a router tells."""

@@ -47,8 +47,9 @@ class ServerSettings:
     pings_per_second: float = 100.0
     """Beyond that a watcher is not read from."""
     ping_burst: int = 50
-    state_seconds: float = 0.05
-    """Between two states for one watcher at least; it asks for one with each ping."""
+    state_seconds: float = 0.09
+    """Between two states for one watcher at least; it asks for one with each ping, so every second
+    echo brings one."""
     state_bytes_per_second: float = 100_000.0
     """For one watcher: what is told at once delays what is told next."""
 
