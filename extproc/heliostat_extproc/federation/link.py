@@ -45,7 +45,7 @@ class LinkSettings:
     """So often that a lost packet is soon missed: TCP sends it again once three more have come."""
     pings_per_second: float = 200.0
     """Of all links together: the more there are, the less often each is pinged."""
-    silent_seconds: float = 0.55
+    silent_seconds: float = 0.6
     """Without an echo, beside the round trip: then the other end is not heard any more."""
     doubtful_seconds: float = 0.15
     """Without an echo, beside the round trip: then the other end's gateway is asked for a sign."""
