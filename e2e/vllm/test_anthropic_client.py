@@ -75,7 +75,7 @@ def test_a_streamed_message_is_the_plain_one_in_pieces(claude: Anthropic) -> Non
 
 
 def test_a_tool_is_used_as_the_replica_uses_it(claude: Anthropic, replicas: list[Server]) -> None:
-    """The blocks are the replica's own, plain and in a stream: the tiny model's input is no JSON."""
+    """The blocks are the replica's own, plain and streamed; the tiny model's input is no JSON."""
     request = message("what unit?", 60) | {"tools": [TOOL]}
     request["tool_choice"] = {"type": "tool", "name": TOOL["name"]}
     status, body = replicas[0].request("/v1/messages", as_json(request))
