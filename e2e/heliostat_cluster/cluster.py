@@ -213,8 +213,7 @@ class Cluster:
         try:
             yield
         finally:
-            await self.api_server.start()
-            await self._running().restart_controllers()
+            await self._running().bring_back_api_server()
 
     async def _start(self) -> None:
         bridge = self._stack.enter_context(open_bridge())

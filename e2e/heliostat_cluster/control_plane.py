@@ -93,11 +93,16 @@ class ControlPlane:
     controllers: tuple[ChildProcess, ...]
     """The controller manager and the scheduler."""
 
-    async def restart_controllers(self) -> None:
-        """Do to them what their kubelet does where the API server was away for long: they have
-        lost their leases and have ended. Without leases they would be silent up to a minute."""
+    async def bring_back_api_server(self) -> None:
+        """Start it after a long absence, and then the controllers anew, as their kubelet does.
+
+        They have lost their leases and have ended by then. One that goes on would be silent up to a
+        minute, and before that hold the nodes' silence against them, which was the API server's.
+        """
         for process in self.controllers:
             await process.stop()
+        await self.api_server.start()
+        for process in self.controllers:
             process.start()
 
 

@@ -45,8 +45,9 @@ class LinkSettings:
     """So often that a lost packet is soon missed: TCP sends it again once three more have come."""
     pings_per_second: float = 200.0
     """Of all links together: the more there are, the less often each is pinged."""
-    silent_seconds: float = 0.6
-    """Without an echo, beside the round trip: then the other end is not heard any more."""
+    silent_seconds: float = 0.65
+    """Without an echo, beside the round trip: then the other end is not heard any more. TCP needs
+    0.62 s to get over 0.2 s without a network at a round trip of 0.1 s (Linux 6.18)."""
     doubtful_seconds: float = 0.15
     """Without an echo, beside the round trip: then the other end's gateway is asked for a sign."""
     silent_pings: int = 3
