@@ -24,7 +24,7 @@ from pathlib import Path
 import uvloop
 from gateway_bench.arms import Gateway, running_engines, running_heliostat, take_sample
 from gateway_bench.engines import Answer
-from gateway_bench.load import Bodies, Pacer
+from gateway_bench.load import Bodies, Pacer, Tally
 from gateway_bench.place import describe_place
 from gateway_bench.processes import cpu_seconds, resident_bytes
 
@@ -84,15 +84,15 @@ async def soak(seconds: float, rate: float | None) -> dict[str, object]:
                 report["highest_rate"] = best.requests_per_second
                 rate = best.requests_per_second / 2
             report["rate"] = rate
-            moments = await _watch(gateway, bodies, rate, seconds)
-    failed = sum(it.failed for it in moments)
+            moments, rest = await _watch(gateway, bodies, rate, seconds)
+    tallies = [*(Counter(it.failures_by_status) for it in moments), rest.failures]
+    failures = sum(tallies, Counter[int]())
+    failed = failures.total()
     growth = {name: growth_ratio(moments, name) for name in GROWTH_LIMITS}
     return report | {
-        "requests": sum(it.requests for it in moments),
+        "requests": sum(it.requests for it in moments) + rest.served,
         "failed": failed,
-        "failures_by_status": dict(
-            sum((Counter(it.failures_by_status) for it in moments), Counter[int]())
-        ),
+        "failures_by_status": dict(failures),
         "load_average_after": os.getloadavg()[0],
         "growth_ratio_of_second_half": growth,
         "limits": GROWTH_LIMITS,
@@ -106,7 +106,8 @@ async def soak(seconds: float, rate: float | None) -> dict[str, object]:
 
 async def _watch(
     gateway: Gateway, bodies: Sequence[Bodies], rate: float, seconds: float
-) -> list[Moment]:
+) -> tuple[list[Moment], Tally]:
+    """Sample while the load runs; give what has ended after the last sample too."""
     arm = gateway.arm
     assert arm.picker is not None
     interval_seconds = seconds / SAMPLES
@@ -134,7 +135,7 @@ async def _watch(
         if sys.stderr.isatty() or number % 30 == 0:
             print(asdict(moments[-1]), file=sys.stderr, flush=True)
     await pacing
-    return moments
+    return moments, pacer.take_tally()
 
 
 def growth_ratio(moments: Sequence[Moment], name: str) -> float:

@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._sent_at = 0.0
         self._busy = False
+        self.is_closed = False
         self.answer = Answer.PLAIN
         """What was asked for last."""
 
@@ -83,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
         if self._busy:
             self._end(0)
 
@@ -193,7 +195,7 @@ class Pacer:
         self._tally = Tally(is_open=True)
 
     async def run(self, rate: float, seconds: float) -> None:
-        """Send for so long, then wait for what is under way."""
+        """Send for so long, then wait for what is under way; what does not end has failed."""
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         for number in range(int(rate * seconds)):
@@ -202,8 +204,9 @@ class Pacer:
                 await asyncio.sleep(due_at - loop.time())
             self._underway += 1
             answer = Answer.PLAIN if number % self._streamed else Answer.STREAM
-            if self._free:
-                self._send(self._free.pop(), answer)
+            connection = self._take_free()
+            if connection is not None:
+                self._send(connection, answer)
             else:
                 task = asyncio.create_task(self._open(answer))
                 self._opening.add(task)
@@ -211,8 +214,17 @@ class Pacer:
         until = loop.time() + 10.0
         while self._underway and loop.time() < until:  # noqa: ASYNC110 - polled at the end only
             await asyncio.sleep(0.05)
+        self._tally.failures[0] += self._underway
         for connection in self._free:
             connection.close()
+
+    def _take_free(self) -> Connection | None:
+        """Take the connection that was used last; one that has been closed meanwhile is none."""
+        while self._free:
+            connection = self._free.pop()
+            if not connection.is_closed:
+                return connection
+        return None
 
     def take_tally(self) -> Tally:
         """What has ended since this was last asked."""
