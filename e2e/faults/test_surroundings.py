@@ -1,5 +1,6 @@
 """Disks, file descriptors, clocks and folders fail: what is known stays in force."""
 
+import asyncio
 import sys
 import time
 
