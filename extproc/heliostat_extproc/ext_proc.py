@@ -5,10 +5,10 @@ ends, the core hears of it exactly once.
 """
 
 import asyncio
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
-import grpc
 import structlog
+from grpc import StatusCode
 
 from heliostat_extproc.conversation import (
     Answer,
@@ -23,8 +23,8 @@ from heliostat_extproc.driver import FallOpen, RouterDriver, Verdict
 from heliostat_extproc.endpoint_picker.exchange import PickerExchange
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Question
-from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
 from heliostat_extproc.given_back import GivenBack, ReturnExchange
+from heliostat_extproc.grpc_streams.message_stream import Handler, MessageStream
 from heliostat_extproc.observing.trace_context import TRACEPARENT
 from heliostat_extproc.tenancy.admission import Admission
 from heliostat_routing.commands import Enqueue, Reject, RejectReason
@@ -35,8 +35,6 @@ DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 
 _ENTRANCES: dict[str, wire.Entrance] = {entrance.value: entrance for entrance in wire.Entrance}
 _log = structlog.get_logger(__name__)
-
-_Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class RequestObserver(Protocol):
@@ -89,19 +87,18 @@ class ExtProcServicer:
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def handler(self, sender: Sender, *, own_envoy: bool) -> "grpc.GenericRpcHandler[Any, Any]":
-        """Register the service without (de)serialisers: the exchange works on bytes.
+    def handler(self, sender: Sender, *, own_envoy: bool) -> Handler:
+        """Give what serves one stream.
 
         Only our own Envoy is believed about the entrance by which a request has come; what any
         other asks is a client's.
         """
 
-        async def process(_messages: object, context: _Context) -> None:
-            entrance = _entrance(context) if own_envoy else wire.Entrance.CLIENTS
-            await self._serve(context, sender, entrance, own_envoy=own_envoy)
+        async def process(stream: MessageStream) -> None:
+            entrance = _entrance(stream) if own_envoy else wire.Entrance.CLIENTS
+            await self._serve(stream, sender, entrance, own_envoy=own_envoy)
 
-        method = grpc.stream_stream_rpc_method_handler(process)
-        return grpc.method_handlers_generic_handler(PROCESSOR_SERVICE, {"Process": method})
+        return process
 
     def close(self) -> None:
         """End the streams of requests that have been dispatched: they go on without a router."""
@@ -110,19 +107,19 @@ class ExtProcServicer:
             task.cancel()
 
     async def _serve(
-        self, context: _Context, sender: Sender, entrance: wire.Entrance, *, own_envoy: bool
+        self, stream: MessageStream, sender: Sender, entrance: wire.Entrance, *, own_envoy: bool
     ) -> None:
         """Serve one stream: a request, or its return from a peer."""
         if entrance is wire.Entrance.RETURN:
             returned = ReturnExchange(sender)
             try:
-                await self._converse(returned, context)
+                await self._converse(returned, stream)
             finally:
                 self._observer.on_returned(returned)
             return
         exchange = self._open(sender, entrance, own_envoy=own_envoy)
         try:
-            await self._converse(exchange, context)
+            await self._converse(exchange, stream)
         finally:
             exchange.close()
             self._tell_end(exchange)
@@ -155,23 +152,23 @@ class ExtProcServicer:
         for event in exchange.take_told():
             self._driver.submit(event)
 
-    async def _converse(self, exchange: Exchange | ReturnExchange, context: _Context) -> None:
+    async def _converse(self, exchange: Exchange | ReturnExchange, stream: MessageStream) -> None:
         """Answer until the HTTP exchange ends, or cannot be gone on with."""
-        inbox = _Inbox(context)
+        inbox = _Inbox(stream)
         try:
-            await self._answer_all(exchange, inbox, context)
+            await self._answer_all(exchange, inbox, stream)
         except NotSyncedError:
             exchange.outcome = Outcome.FELL_OPEN
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the pools are not known yet")
+            await stream.abort(StatusCode.UNAVAILABLE, "the pools are not known yet")
         except ProtocolError as error:
             self._observer.on_protocol_error()
             _log.warning("ext_proc protocol error", problem=str(error))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await stream.abort(StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             inbox.close()
 
     async def _answer_all(
-        self, exchange: Exchange | ReturnExchange, inbox: "_Inbox", context: _Context
+        self, exchange: Exchange | ReturnExchange, inbox: "_Inbox", stream: MessageStream
     ) -> None:
         while not exchange.finished:
             if exchange.phase is Phase.ANSWERED:
@@ -186,21 +183,21 @@ class ExtProcServicer:
                     self._resume(exchange)
                 if isinstance(answer, Question):
                     self._observer.on_asked(
-                        answer.arrival, exchange, self._traceparent(exchange, context)
+                        answer.arrival, exchange, self._traceparent(exchange, stream)
                     )
-                word = await self._ask(exchange, self._begin(answer), inbox, context)
+                word = await self._ask(exchange, self._begin(answer), inbox, stream)
                 if word is None:
                     return
                 answer = exchange.answer(word, asyncio.get_running_loop().time())
             elif isinstance(exchange, PickerExchange):
                 self._tell(exchange)
-            await _write(answer, context)
+            await _write(answer, stream)
 
-    def _traceparent(self, exchange: Conversation, context: _Context) -> str:
+    def _traceparent(self, exchange: Conversation, stream: MessageStream) -> str:
         """Take the trace context of Envoy's call, else that of the request, where it matters."""
         if not self._observer.follows_traces:
             return ""
-        return _metadata(context, TRACEPARENT) or exchange.traceparent
+        return stream.metadata(TRACEPARENT) or exchange.traceparent
 
     def _resume(self, exchange: ReturnExchange) -> None:
         """Tell the conversation of the request that has come back, if it is known."""
@@ -225,14 +222,18 @@ class ExtProcServicer:
         return Reject(ticket, RejectReason.NO_ENDPOINTS, 1.0)
 
     async def _ask(
-        self, exchange: Conversation, word: Verdict | Enqueue, inbox: "_Inbox", context: _Context
+        self,
+        exchange: Conversation,
+        word: Verdict | Enqueue,
+        inbox: "_Inbox",
+        stream: MessageStream,
     ) -> Verdict | None:
         """Get the core's last word, held or not; None if the client leaves before it comes."""
         if not isinstance(word, Enqueue):
             return word
         now = asyncio.get_running_loop().time
         held_at = now()
-        await _write(exchange.answer(word, held_at), context)
+        await _write(exchange.answer(word, held_at), stream)
         verdict = asyncio.ensure_future(self._driver.verdict(word))
         try:
             while True:
@@ -263,51 +264,38 @@ class ExtProcServicer:
             self._idle.discard(task)
 
 
-async def _write(answer: Answer, context: _Context) -> None:
+async def _write(answer: Answer, stream: MessageStream) -> None:
     if isinstance(answer, bytes):
-        await context.write(answer)
+        await stream.write(answer)
         return
     for message in answer:
-        await context.write(message)
+        await stream.write(message)
 
 
-def _entrance(context: _Context) -> wire.Entrance:
+def _entrance(stream: MessageStream) -> wire.Entrance:
     """Say by which of Envoy's listeners the request has come; that of clients without a word."""
-    told = _metadata(context, wire.ENTRANCE_METADATA)
-    return _ENTRANCES.get(told, wire.Entrance.CLIENTS)
-
-
-def _metadata(context: _Context, wanted: str) -> str:
-    """Take what Envoy says beside its messages; empty where it says nothing of this name."""
-    for key, value in context.invocation_metadata() or ():
-        if key == wanted and isinstance(value, str):
-            return value
-    return ""
+    return _ENTRANCES.get(stream.metadata(wire.ENTRANCE_METADATA), wire.Entrance.CLIENTS)
 
 
 class _Inbox:
     """Envoy's messages, one of which can be awaited beside something else without losing it."""
 
-    def __init__(self, context: _Context) -> None:
-        self._context = context
+    def __init__(self, stream: MessageStream) -> None:
+        self._stream = stream
         self._ahead: asyncio.Task[bytes | None] | None = None
 
     async def read(self) -> bytes | None:
         """Take the next message; None at the end."""
         task, self._ahead = self._ahead, None
-        return await (self._read() if task is None else task)
+        return await (self._stream.read() if task is None else task)
 
     def peek(self) -> "asyncio.Task[bytes | None]":
         """Start to wait for the next message, which `read` will take."""
         if self._ahead is None:
-            self._ahead = asyncio.create_task(self._read())
+            self._ahead = asyncio.create_task(self._stream.read())
         return self._ahead
 
     def close(self) -> None:
         """Stop waiting."""
         if self._ahead is not None:
             self._ahead.cancel()
-
-    async def _read(self) -> bytes | None:
-        message = await self._context.read()
-        return message if isinstance(message, bytes) else None

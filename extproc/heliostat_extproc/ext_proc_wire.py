@@ -9,6 +9,7 @@ from heliostat_extproc.errors import REASON_HEADER, ErrorAnswer
 from heliostat_extproc.upb import HeaderValueOption, ProcessingResponse
 
 PROCESSOR_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+PROCESSOR_PATH = f"/{PROCESSOR_SERVICE}/Process"
 
 LONGEST_HOLD_SECONDS = 3600.0
 """Envoy ignores a wish beyond its own limit, and takes at most this as its limit."""

@@ -6,13 +6,16 @@ without that key, and its health.
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
 from heliostat_extproc.certificates import CertificateError, CertificateFiles, server_credentials
+from heliostat_extproc.envoy.addresses import requests_socket
+from heliostat_extproc.grpc_streams.message_stream import Handler
+from heliostat_extproc.grpc_streams.server import StreamServer
 
 _LONGEST_MESSAGE_BYTES = 256 * 1024 * 1024
 _OPTIONS = (
@@ -43,7 +46,8 @@ class PickerAddress:
 class Listeners:
     """The gRPC servers of one router.
 
-    `add_all` registers every service, `add_picker` those of the endpoint picker.
+    `requests` serves what Envoy asks and tells of each request; `add_all` registers every other
+    service, `add_picker` those of the endpoint picker.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Listeners:
         socket: Path,
         picker: PickerAddress | None,
         *,
+        requests: Mapping[str, Handler],
         add_all: Callable[[grpc.aio.Server], None],
         add_picker: Callable[[grpc.aio.Server], None],
     ) -> None:
@@ -58,6 +63,7 @@ class Listeners:
         self._picker = picker
         self._add_all = add_all
         self._add_picker = add_picker
+        self._requests = StreamServer(requests, _LONGEST_MESSAGE_BYTES)
         self._servers: list[grpc.aio.Server] = []
 
     async def start(self) -> None:
@@ -69,12 +75,15 @@ class Listeners:
             self._servers.append(_server(self._picker.address, credentials, self._add_picker))
         for server in self._servers:
             await server.start()
+        await self._requests.start(requests_socket(self._socket))
 
     async def stop(self, grace_seconds: float) -> None:
         """End every stream, at once those that are still open after this time."""
+        await self._requests.stop(grace_seconds)
         for server in self._servers:
             await server.stop(grace_seconds)
-        self._socket.unlink(missing_ok=True)
+        for socket in (requests_socket(self._socket), self._socket):
+            socket.unlink(missing_ok=True)
 
 
 def _credentials(picker: PickerAddress) -> grpc.ServerCredentials | None:

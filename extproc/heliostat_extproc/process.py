@@ -1,7 +1,7 @@
 """The router process: all its parts, wired in one place.
 
-One event loop drives the core; Envoy comes over one Unix socket for requests, configuration and
-logs; people and Prometheus come over the admin port.
+One event loop drives the core; Envoy comes over one Unix socket for requests and their logs, over
+another for configuration; people and Prometheus come over the admin port.
 """
 
 import asyncio
@@ -22,16 +22,18 @@ from heliostat_extproc.discovery.discovery import Discovery
 from heliostat_extproc.discovery.snapshot import Snapshot
 from heliostat_extproc.driver import Core, Recorder, RouterDriver
 from heliostat_extproc.engine_key import EngineKey, EngineKeyError
-from heliostat_extproc.envoy.access_log import AccessLogServer
+from heliostat_extproc.envoy.access_log import ACCESS_LOG_PATH, AccessLogServer
 from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.envoy.peer_resources import NO_PEERING, Peering
 from heliostat_extproc.envoy.resources import ResourceSettings
 from heliostat_extproc.envoy.sidecar import SidecarSettings, publish_files, sidecar_files
 from heliostat_extproc.exchange import ExchangeSettings
 from heliostat_extproc.ext_proc import DEFAULT_BODY_LIMIT_BYTES, ExtProcServicer
-from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
+from heliostat_extproc.ext_proc_wire import PROCESSOR_PATH, PROCESSOR_SERVICE
 from heliostat_extproc.federation.core_state import FederatedCore
 from heliostat_extproc.federation.declared_in_vain import excluded_pools, unreached_peers
+from heliostat_extproc.grpc_streams.grpcio import generic_handler
+from heliostat_extproc.grpc_streams.message_stream import Handler
 from heliostat_extproc.listeners import ListenError, Listeners, PickerAddress
 from heliostat_extproc.membership import Membership, MembershipSettings
 from heliostat_extproc.observing.access_log_file import AccessLogFile
@@ -65,7 +67,7 @@ class RouterSettings:
     discovery: Discovery
     """Where the pools come from."""
     socket: Path
-    """The Unix socket for Envoy."""
+    """The Unix socket for Envoy; others lie beside it."""
     picker: PickerAddress | None = None
     """Where other gateways may ask too."""
     own_envoy: bool = True
@@ -152,6 +154,7 @@ class RouterProcess:
         self._listeners = Listeners(
             settings.socket,
             settings.picker,
+            requests=self._request_services(),
             add_all=self._add_all_services,
             add_picker=self._add_picker_services,
         )
@@ -314,12 +317,16 @@ class RouterProcess:
         if self._admin is not None:
             await self._admin.cleanup()
 
-    def _add_all_services(self, server: grpc.aio.Server) -> None:
+    def _request_services(self) -> dict[str, Handler]:
         sender = Sender(self._router_name, self._engine_key)
-        server.add_generic_rpc_handlers((self.ext_proc.handler(sender, own_envoy=True),))
+        return {
+            PROCESSOR_PATH: self.ext_proc.handler(sender, own_envoy=True),
+            ACCESS_LOG_PATH: self.access_log.serve,
+        }
+
+    def _add_all_services(self, server: grpc.aio.Server) -> None:
         add_health_servicer(self._health, server)
         self.ads.add_to(server)
-        self.access_log.add_to(server)
         if self.membership is not None:
             self.membership.add_to(server)
 
@@ -327,7 +334,8 @@ class RouterProcess:
         # Without the engines' key: an answer would tell it to whoever asks.
         fallbacks = 0 if self._settings.picker is None else self._settings.picker.fallbacks
         sender = Sender(self._router_name, forwards=False, fallbacks=fallbacks)
-        server.add_generic_rpc_handlers((self.ext_proc.handler(sender, own_envoy=False),))
+        picker = self.ext_proc.handler(sender, own_envoy=False)
+        server.add_generic_rpc_handlers((generic_handler(PROCESSOR_PATH, picker),))
         add_health_servicer(self._health, server)
 
     def _write_envoy_files(self) -> None:

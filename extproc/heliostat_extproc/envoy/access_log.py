@@ -5,9 +5,8 @@ that the router wrote into its dynamic metadata, never by anything a client can 
 """
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
-import grpc.aio
 import structlog
 from envoy.data.accesslog.v3.accesslog_pb2 import (
     AccessLogCommon,
@@ -16,15 +15,14 @@ from envoy.data.accesslog.v3.accesslog_pb2 import (
     ResponseFlags,
 )
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage, StreamAccessLogsResponse
-from envoy.service.accesslog.v3.als_pb2_grpc import (
-    AccessLogServiceServicer,
-    add_AccessLogServiceServicer_to_server,
-)
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from grpc import StatusCode
 
 from heliostat_extproc.apis import APIS
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.token_usage import NO_USAGE, TokenUsage, parse_token_usage
+from heliostat_extproc.grpc_streams.message_stream import MessageStream
 from heliostat_extproc.observing.timing import Timing
 from heliostat_routing.events import (
     AttemptFailed,
@@ -35,7 +33,8 @@ from heliostat_routing.events import (
 )
 from heliostat_routing.peers import region_account
 
-_Context = grpc.aio.ServicerContext[StreamAccessLogsMessage, StreamAccessLogsResponse]
+ACCESS_LOG_PATH = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -50,7 +49,7 @@ class MalformedEntryError(ValueError):
     """An access log entry lacks what its kind must have."""
 
 
-class AccessLogServer(AccessLogServiceServicer):  # type: ignore[misc]
+class AccessLogServer:
     """Receives access logs and hands `sink` one event per entry that tells the core something."""
 
     def __init__(
@@ -66,18 +65,16 @@ class AccessLogServer(AccessLogServiceServicer):  # type: ignore[misc]
         self.unjoined_entries = 0
         """Entries of requests that the router has not seen (it was down, or turned them away)."""
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register the service."""
-        add_AccessLogServiceServicer_to_server(self, server)
-
-    async def StreamAccessLogs(  # noqa: N802 - gRPC's name
-        self, request_iterator: AsyncIterator[StreamAccessLogsMessage], context: _Context
-    ) -> StreamAccessLogsResponse:
+    async def serve(self, stream: MessageStream) -> None:
         """Take in one Envoy worker's entries until it goes away."""
-        async for message in request_iterator:
+        while (data := await stream.read()) is not None:
+            try:
+                message = StreamAccessLogsMessage.FromString(data)
+            except DecodeError:
+                await stream.abort(StatusCode.INVALID_ARGUMENT, "no StreamAccessLogsMessage")
             for entry in message.http_logs.log_entry:
                 self.take(entry)
-        return StreamAccessLogsResponse()
+        await stream.write(StreamAccessLogsResponse().SerializeToString())
 
     def take(self, entry: HTTPAccessLogEntry) -> None:
         """Hand on what one entry means; count it where it means nothing."""

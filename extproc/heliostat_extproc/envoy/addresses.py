@@ -37,6 +37,16 @@ def pipe_address(path: Path) -> Address:
     return Address(pipe=Pipe(path=str(path)))
 
 
+def sibling_socket(socket: Path, name: str) -> Path:
+    """Name a further Unix socket beside this one."""
+    return socket.with_name(f"{socket.stem}-{name}.sock")
+
+
+def requests_socket(router_socket: Path) -> Path:
+    """Name the Unix socket on which the router serves ext_proc and the access log."""
+    return sibling_socket(router_socket, "requests")
+
+
 def own_pipe_address(path: Path) -> Address:
     """Give a Unix socket that Envoy makes, for its own user alone."""
     return Address(pipe=Pipe(path=str(path), mode=_OWNER_ONLY))

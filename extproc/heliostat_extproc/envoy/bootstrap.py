@@ -35,7 +35,7 @@ from envoy_data_plane.google.protobuf import Any, Struct
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.active_requests import STATE_STREAMS_STAT
-from heliostat_extproc.envoy.addresses import pipe_address, tcp_address
+from heliostat_extproc.envoy.addresses import pipe_address, requests_socket, tcp_address
 from heliostat_extproc.envoy.client_identity import issuer_cluster
 from heliostat_extproc.envoy.client_tls import tls_socket
 from heliostat_extproc.envoy.control_plane import (
@@ -78,12 +78,15 @@ def bootstrap_json(settings: BootstrapSettings) -> str:
 
 def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
     """Build the bootstrap of an Envoy that serves this router."""
-    names = [wire.ROUTER_CLUSTER]
+    requests = requests_socket(settings.router_socket)
+    clusters = [
+        router_cluster(wire.ROUTER_CLUSTER, settings.router_socket),
+        router_cluster(wire.REQUESTS_CLUSTER, requests),
+    ]
     extensions = []
     if settings.federation is not None:
-        names.append(STATE_CLUSTER)
+        clusters.append(router_cluster(STATE_CLUSTER, settings.router_socket))
         extensions.append(internal_listeners())
-    clusters = [router_cluster(name, settings.router_socket) for name in names]
     if settings.traces is not None:
         clusters.append(collector_cluster(settings.traces))
     identity = settings.client_identity

@@ -100,9 +100,14 @@ def router_cluster(name: str, socket: Path) -> Cluster:
     )
 
 
-def router_service(entrance: wire.Entrance | None = None) -> GrpcService:
-    """Call the router; about a request that came in here, if that is given."""
+def router_service() -> GrpcService:
+    """Call the router for configuration."""
+    return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=wire.ROUTER_CLUSTER))
+
+
+def requests_service(entrance: wire.Entrance | None = None) -> GrpcService:
+    """Call the router about requests; about one that came in here, if that is given."""
     told = [] if entrance is None else [HeaderValue(key=wire.ENTRANCE_METADATA, value=entrance)]
     return GrpcService(
-        envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=wire.ROUTER_CLUSTER), initial_metadata=told
+        envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=wire.REQUESTS_CLUSTER), initial_metadata=told
     )

@@ -59,7 +59,7 @@ from envoy_data_plane.google.protobuf import Any
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.active_requests import STAT_PREFIXES
 from heliostat_extproc.envoy.client_identity import identity_filter
-from heliostat_extproc.envoy.control_plane import ads_source, router_service
+from heliostat_extproc.envoy.control_plane import ads_source, requests_service
 from heliostat_extproc.envoy.local_replies import local_reply_config
 from heliostat_extproc.envoy.response_filters import stream_error_filter, token_usage_filter
 from heliostat_extproc.envoy.settings import BootstrapSettings
@@ -204,7 +204,7 @@ def _ext_proc(entrance: Entrance, settings: BootstrapSettings) -> HttpFilter:
         settings.return_timeout_seconds if has_come_back else settings.message_timeout_seconds
     )
     processor = ExternalProcessor(
-        grpc_service=router_service(entrance),
+        grpc_service=requests_service(entrance),
         failure_mode_allow=True,
         message_timeout=timedelta(seconds=timeout_seconds),
         max_message_timeout=timedelta(seconds=settings.max_hold_seconds),
@@ -253,7 +253,7 @@ def _grpc_log(
     config = HttpGrpcAccessLogConfig(
         common_config=CommonGrpcAccessLogConfig(
             log_name=name,
-            grpc_service=router_service(),
+            grpc_service=requests_service(),
             transport_api_version=ApiVersion.V3,
             buffer_flush_interval=timedelta(seconds=settings.log_flush_seconds),
             custom_tags=tags or [],

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from heliostat_extproc.envoy.addresses import sibling_socket
+
 
 @dataclass(frozen=True, slots=True)
 class FederationSettings:
@@ -29,12 +31,8 @@ class FederationSettings:
         """Put the sockets beside the router's own."""
         return cls(
             listen_port=listen_port,
-            return_socket=_sibling(router_socket, "return"),
-            links_socket=_sibling(router_socket, "links"),
-            health_socket=_sibling(router_socket, "health"),
+            return_socket=sibling_socket(router_socket, "return"),
+            links_socket=sibling_socket(router_socket, "links"),
+            health_socket=sibling_socket(router_socket, "health"),
             listen_address=listen_address,
         )
-
-
-def _sibling(socket: Path, name: str) -> Path:
-    return socket.with_name(f"{socket.stem}-{name}.sock")

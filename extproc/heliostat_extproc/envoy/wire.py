@@ -64,6 +64,7 @@ UNTRUSTED_HEADER_PREFIXES = ("x-heliostat-", "x-gateway-destination-endpoint", "
 """Headers that steer routing, retries or time-outs: a client may not set them."""
 
 ROUTER_CLUSTER = "router"
+REQUESTS_CLUSTER = "router-requests"
 ROUTES_NAME = "pools"
 REQUEST_LOG = "requests"
 ATTEMPT_LOG = "attempts"

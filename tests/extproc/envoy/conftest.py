@@ -20,10 +20,12 @@ from envoy.service.ext_proc.v3.external_processor_pb2_grpc import (
 )
 
 from heliostat_extproc.envoy import wire
-from heliostat_extproc.envoy.access_log import AccessLogServer
+from heliostat_extproc.envoy.access_log import ACCESS_LOG_PATH, AccessLogServer
+from heliostat_extproc.envoy.addresses import requests_socket
 from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.process import EnvoyProcess
+from heliostat_extproc.grpc_streams.grpcio import generic_handler
 from heliostat_routing.events import Event
 
 DEADLINE_SECONDS = 10.0
@@ -266,12 +268,15 @@ class Gateway:
         )
 
     async def start_router(self) -> None:
-        """Serve ext_proc, ADS and the access log on the Unix socket."""
+        """Serve ext_proc, ADS and the access log on the Unix sockets."""
         self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         add_ExternalProcessorServicer_to_server(self.router, self.server)
         self.router.ads.add_to(self.server)
-        self.router.log.add_to(self.server)
-        self.server.add_insecure_port(f"unix:{self.socket}")
+        self.server.add_generic_rpc_handlers(
+            (generic_handler(ACCESS_LOG_PATH, self.router.log.serve),)
+        )
+        for path in (self.socket, requests_socket(self.socket)):
+            self.server.add_insecure_port(f"unix:{path}")
         await self.server.start()
 
     async def stop_router(self) -> None:

@@ -22,7 +22,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2_grpc import (
 )
 
 from heliostat_extproc.envoy import wire
-from heliostat_extproc.envoy.access_log import AccessLogServer
+from heliostat_extproc.envoy.access_log import ACCESS_LOG_PATH, AccessLogServer
+from heliostat_extproc.envoy.addresses import requests_socket
 from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.federation import FederationSettings
@@ -40,6 +41,7 @@ from heliostat_extproc.ext_proc_wire import (
     immediate_response,
 )
 from heliostat_extproc.federation.region_certificate import RegionCertificate
+from heliostat_extproc.grpc_streams.grpcio import generic_handler
 from heliostat_routing.events import Event
 
 from .conftest import DEADLINE_SECONDS, free_port
@@ -253,12 +255,15 @@ class Region:
         self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         add_ExternalProcessorServicer_to_server(self.router, self.server)
         self.router.ads.add_to(self.server)
-        self.router.log.add_to(self.server)
+        self.server.add_generic_rpc_handlers(
+            (generic_handler(ACCESS_LOG_PATH, self.router.log.serve),)
+        )
         watch = grpc.stream_stream_rpc_method_handler(self.router.watch)
         self.server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("heliostat.v1.State", {"Watch": watch}),)
         )
-        self.server.add_insecure_port(f"unix:{socket}")
+        for path in (socket, requests_socket(socket)):
+            self.server.add_insecure_port(f"unix:{path}")
         await self.server.start()
         self.stack.push_async_callback(self.server.stop, None)
         self.envoy = EnvoyProcess(

@@ -1,0 +1,387 @@
+"""One HTTP/2 connection (RFC 9113) of calls (gRPC over HTTP/2), on an asyncio transport.
+
+What comes is never held up: Envoy's ext_proc sends a body and waits for its answer, and the largest
+message is bounded. What goes is held back as the other end's windows say.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import structlog
+from grpc import StatusCode
+
+from heliostat_extproc.grpc_streams import frames
+from heliostat_extproc.grpc_streams.call import Call, CallAbortedError
+from heliostat_extproc.grpc_streams.frames import (
+    ConnectionBrokenError,
+    ErrorCode,
+    Flag,
+    Kind,
+    Setting,
+)
+from heliostat_extproc.grpc_streams.header_blocks import (
+    RESPONSE_BLOCK,
+    HeaderReader,
+    trailers_block,
+)
+from heliostat_extproc.grpc_streams.message_stream import Handler, MessageStream
+
+_WINDOW_STEP = 2**30
+"""Bytes after which the other end may send so many more, of a stream or of all."""
+_LARGEST_BLOCK_BYTES = 64 * 1024
+_SETTINGS = frames.write_settings(
+    {
+        Setting.MAX_CONCURRENT_STREAMS: frames.LARGEST_WINDOW,
+        Setting.INITIAL_WINDOW_SIZE: frames.LARGEST_WINDOW,
+        Setting.MAX_HEADER_LIST_SIZE: _LARGEST_BLOCK_BYTES,
+    }
+) + frames.write_window_update(0, frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW)
+_OK = trailers_block(StatusCode.OK.value[0])
+_PREFIX = (0).to_bytes(1)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What the connection knows of a call."""
+
+    call: Call
+    window: int
+    task: "asyncio.Task[None] | None" = None
+    received: int = 0
+    """Bytes since the other end was last allowed more."""
+    has_begun: bool = False
+    """Whether the answer's headers are sent."""
+    is_half_closed: bool = False
+    """Whether the caller has said all."""
+    waiting: deque[memoryview] = field(default_factory=deque)
+    """What the windows hold back."""
+    trailers: bytes | None = None
+    """What ends the answer, once nothing waits any more."""
+
+
+@dataclass(slots=True)
+class _Block:
+    """A header block of which more is to come."""
+
+    stream: int
+    is_last: bool
+    data: bytearray
+
+
+class Connection(asyncio.Protocol):
+    """Serves the calls of one connection, each by the handler of its path."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        largest_bytes: int,
+        on_open: Callable[["Connection"], None],
+        on_closed: Callable[["Connection"], None],
+    ) -> None:
+        self._handlers = handlers
+        self._largest_bytes = largest_bytes
+        self._on_open = on_open
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._received = b""
+        self._has_preface = False
+        self._headers = HeaderReader()
+        self._block: _Block | None = None
+        self._streams: dict[int, _Stream] = {}
+        self._last_stream = 0
+        self._is_leaving = False
+        self._window = self._stream_window = frames.DEFAULT_WINDOW
+        self._frame_bytes = frames.DEFAULT_FRAME_BYTES
+        self._received_bytes = 0
+        self._takers: dict[int, Callable[[int, int, bytes], None]] = {
+            Kind.DATA: self._take_data,
+            Kind.HEADERS: self._take_headers,
+            Kind.RST_STREAM: self._take_reset,
+            Kind.SETTINGS: self._take_settings,
+            Kind.PUSH_PROMISE: self._take_push,
+            Kind.PING: self._take_ping,
+            Kind.WINDOW_UPDATE: self._take_window,
+            Kind.CONTINUATION: self._take_continuation,
+        }
+        """What each type of frame does; others mean nothing to a server."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way."""
+        return not self._streams
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say what holds for this connection."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(_SETTINGS)
+        self._on_open(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what is under way."""
+        self._transport = None
+        for stream in list(self._streams.values()):
+            self._cancel(stream)
+        self._on_closed(self)
+
+    def leave(self) -> None:
+        """Take no more calls."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._write(frames.write_goaway(self._last_stream, ErrorCode.NO_ERROR))
+
+    def close(self) -> None:
+        """End everything."""
+        for number, stream in list(self._streams.items()):
+            self._write(frames.write_reset(number, ErrorCode.CANCEL))
+            self._cancel(stream)
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in frames."""
+        received = self._received + data if self._received else data
+        try:
+            at = 0 if self._has_preface else self._take_preface(received)
+            if self._has_preface:
+                at = self._take_frames(received, at)
+            self._received = received[at:]
+        except ConnectionBrokenError as fault:
+            _log.warning("gRPC connection ended", problem=str(fault), code=fault.code.name)
+            self._write(frames.write_goaway(self._last_stream, fault.code, str(fault)))
+            self.close()
+
+    def _take_preface(self, received: bytes) -> int:
+        start = received[: len(frames.PREFACE)]
+        if not frames.PREFACE.startswith(start):
+            raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "no HTTP/2")
+        self._has_preface = len(start) == len(frames.PREFACE)
+        return len(start) if self._has_preface else 0
+
+    def _take_frames(self, received: bytes, at: int) -> int:
+        size = len(received)
+        while size - at >= frames.HEAD_BYTES and self._transport is not None:
+            length, kind, flags, number = frames.read_head(received, at)
+            if length > frames.DEFAULT_FRAME_BYTES:
+                raise ConnectionBrokenError(ErrorCode.FRAME_SIZE_ERROR, "a frame is too large")
+            end = at + frames.HEAD_BYTES + length
+            if end > size:
+                break
+            payload = received[at + frames.HEAD_BYTES : end]
+            at = end
+            if self._block is not None and kind != Kind.CONTINUATION:
+                raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a header block is not whole")
+            take = self._takers.get(kind)
+            if take is not None:
+                take(flags, number, payload)
+        return at
+
+    def _take_data(self, flags: int, number: int, payload: bytes) -> None:
+        size = len(payload)
+        self._received_bytes += size
+        if self._received_bytes >= _WINDOW_STEP:
+            self._write(frames.write_window_update(0, self._received_bytes))
+            self._received_bytes = 0
+        stream = self._streams.get(number)
+        if stream is None or stream.is_half_closed:
+            self._refuse_data(number, stream)
+            return
+        if flags & Flag.PADDED:
+            payload = frames.without_padding(flags, payload)
+        stream.received += size
+        if stream.received >= _WINDOW_STEP:
+            self._write(frames.write_window_update(number, stream.received))
+            stream.received = 0
+        if payload:
+            stream.call.on_data(payload)
+        if flags & Flag.END_STREAM:
+            self._half_close(stream)
+
+    def _refuse_data(self, number: int, stream: _Stream | None) -> None:
+        """Data of a call that has ended here may still be under way; of others it is a fault."""
+        if number > self._last_stream or not number % 2:
+            raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "data of no call")
+        if stream is not None:
+            raise ConnectionBrokenError(ErrorCode.STREAM_CLOSED, "data after the end")
+
+    def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
+        if flags & (Flag.PADDED | Flag.PRIORITY):
+            payload = frames.without_padding(flags, payload, priority=True)
+        is_last = bool(flags & Flag.END_STREAM)
+        if flags & Flag.END_HEADERS:
+            self._take_block(number, payload, is_last=is_last)
+        else:
+            self._block = _Block(number, is_last, bytearray(payload))
+
+    def _take_continuation(self, flags: int, number: int, payload: bytes) -> None:
+        block = self._block
+        if block is None or block.stream != number:
+            raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
+        block.data += payload
+        if len(block.data) > _LARGEST_BLOCK_BYTES:
+            raise ConnectionBrokenError(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large")
+        if flags & Flag.END_HEADERS:
+            self._block = None
+            self._take_block(number, bytes(block.data), is_last=block.is_last)
+
+    def _take_block(self, number: int, block: bytes, *, is_last: bool) -> None:
+        headers = self._headers.read(block)
+        if number > self._last_stream and number % 2:
+            self._last_stream = number
+            if not self._is_leaving:
+                self._open(number, headers)
+        elif number > self._last_stream or not number % 2:
+            raise ConnectionBrokenError(
+                ErrorCode.PROTOCOL_ERROR, f"stream {number} is not the caller's"
+            )
+        stream = self._streams.get(number)
+        if is_last and stream is not None and not stream.is_half_closed:
+            self._half_close(stream)
+
+    def _open(self, number: int, headers: dict[str, str]) -> None:
+        call = Call(number, headers, self, self._largest_bytes)
+        stream = self._streams[number] = _Stream(call, self._stream_window)
+        handler = self._handlers.get(headers.get(":path", ""), _unknown)
+        stream.task = self._loop.create_task(self._serve(number, stream, handler))
+
+    def _half_close(self, stream: _Stream) -> None:
+        stream.is_half_closed = True
+        stream.call.on_complete()
+
+    async def _serve(self, number: int, stream: _Stream, handler: Handler) -> None:
+        """Run the handler and end the call as it ends."""
+        trailers = _OK
+        try:
+            await handler(stream.call)
+        except CallAbortedError as error:
+            trailers = trailers_block(error.code.value[0], str(error))
+        except asyncio.CancelledError:
+            if number not in self._streams:
+                raise
+            trailers = trailers_block(StatusCode.CANCELLED.value[0])
+        except Exception:
+            _log.exception("a call failed", path=stream.call.metadata(":path"))
+            trailers = trailers_block(StatusCode.INTERNAL.value[0], "it failed")
+        stream.trailers = trailers
+        self._send_rest(number, stream)
+
+    def _cancel(self, stream: _Stream) -> None:
+        """Forget a call, and have its handler end."""
+        self._streams = {n: it for n, it in self._streams.items() if it is not stream}
+        if stream.task is not None:
+            stream.task.cancel()
+
+    def send(self, stream: int, message: bytes) -> None:
+        """Send one message of a call; nothing if that has ended."""
+        it = self._streams.get(stream)
+        if it is None:
+            return
+        size = len(message) + 5
+        begin = b""
+        if not it.has_begun:
+            it.has_begun = True
+            begin = frames.write_frame(Kind.HEADERS, Flag.END_HEADERS, stream, RESPONSE_BLOCK)
+        prefix = _PREFIX + len(message).to_bytes(4)
+        if not it.waiting and size <= min(it.window, self._window, self._frame_bytes):
+            it.window -= size
+            self._window -= size
+            head = frames.write_head(size, Kind.DATA, 0, stream)
+            self._write(b"".join((begin, head, prefix, message)))
+            return
+        self._write(begin)
+        it.waiting.append(memoryview(prefix + message))
+        self._send_rest(stream, it)
+
+    def _send_rest(self, number: int, stream: _Stream) -> None:
+        """Send what the windows allow of what waits, and the end where that was all."""
+        waiting = stream.waiting
+        while waiting:
+            size = min(len(waiting[0]), stream.window, self._window, self._frame_bytes)
+            if size <= 0:
+                return
+            stream.window -= size
+            self._window -= size
+            self._write(frames.write_frame(Kind.DATA, 0, number, bytes(waiting[0][:size])))
+            waiting[0] = waiting[0][size:]
+            if not waiting[0]:
+                waiting.popleft()
+        if stream.trailers is not None and number in self._streams:
+            self._end(number, stream, stream.trailers)
+
+    def _end(self, number: int, stream: _Stream, trailers: bytes) -> None:
+        block = trailers if stream.has_begun else RESPONSE_BLOCK + trailers
+        flags = Flag.END_HEADERS | Flag.END_STREAM
+        end = frames.write_frame(Kind.HEADERS, flags, number, block)
+        if not stream.is_half_closed:
+            end += frames.write_reset(number, ErrorCode.NO_ERROR)
+        self._write(end)
+        del self._streams[number]
+
+    def _take_reset(self, _flags: int, number: int, payload: bytes) -> None:
+        frames.read_number(payload, "RST_STREAM")
+        if number > self._last_stream or not number:
+            raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a reset of no call")
+        stream = self._streams.pop(number, None)
+        if stream is not None and stream.task is not None:
+            stream.task.cancel()
+
+    def _take_settings(self, flags: int, _number: int, payload: bytes) -> None:
+        if flags & Flag.ACK:
+            return
+        for name, value in frames.read_settings(payload).items():
+            if name == Setting.INITIAL_WINDOW_SIZE:
+                if value > frames.LARGEST_WINDOW:
+                    raise ConnectionBrokenError(
+                        ErrorCode.FLOW_CONTROL_ERROR, "a window is too large"
+                    )
+                for stream in self._streams.values():
+                    stream.window += value - self._stream_window
+                self._stream_window = value
+            elif name == Setting.MAX_FRAME_SIZE:
+                self._frame_bytes = max(frames.DEFAULT_FRAME_BYTES, value)
+        self._write(frames.write_frame(Kind.SETTINGS, Flag.ACK, 0))
+        self._send_all()
+
+    def _take_window(self, _flags: int, number: int, payload: bytes) -> None:
+        increment = frames.read_window_update(payload)
+        if not increment:
+            raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a window that grows by nothing")
+        if number == 0:
+            self._window += increment
+            if self._window > frames.LARGEST_WINDOW:
+                raise ConnectionBrokenError(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
+            self._send_all()
+            return
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.window += increment
+            if stream.window > frames.LARGEST_WINDOW:
+                raise ConnectionBrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
+            self._send_rest(number, stream)
+
+    def _send_all(self) -> None:
+        for number, stream in list(self._streams.items()):
+            if stream.waiting:
+                self._send_rest(number, stream)
+
+    def _take_ping(self, flags: int, _number: int, payload: bytes) -> None:
+        if len(payload) != 8:
+            raise ConnectionBrokenError(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong size")
+        if not flags & Flag.ACK:
+            self._write(frames.write_frame(Kind.PING, Flag.ACK, 0, payload))
+
+    def _take_push(self, _flags: int, _number: int, _payload: bytes) -> None:
+        raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "callers do not push")
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None:
+            self._transport.write(data)
+
+
+async def _unknown(call: MessageStream) -> None:
+    raise CallAbortedError(StatusCode.UNIMPLEMENTED, f"no {call.metadata(':path')[:200]}")

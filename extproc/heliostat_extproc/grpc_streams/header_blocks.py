@@ -1,0 +1,86 @@
+"""Header blocks (RFC 7541): those of calls are read, those of answers are few and ready-made."""
+
+from urllib.parse import quote
+
+import hpack
+from hpack.exceptions import HPACKError
+
+from heliostat_extproc.grpc_streams.frames import ConnectionBrokenError, ErrorCode
+
+Headers = dict[str, str]
+
+_LARGEST_BLOCK_BYTES = 64 * 1024
+_MOST_CACHED = 256
+_INDEXED, _LONG_INDEX = 0x80, 0xFF
+_STATUS_200 = b"\x88"
+"""`:status: 200`, number 8 of the static table."""
+_CONTENT_TYPE = b"\x0f\x10"
+"""A literal that is not indexed, of name number 31."""
+
+
+class HeaderReader:
+    """Reads one connection's blocks.
+
+    A block of references alone leaves the table as it is: as long as the table is the same, the
+    same block has the same headers. A caller that calls again and again sends few others.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = hpack.Decoder(max_header_list_size=_LARGEST_BLOCK_BYTES)
+        self._cached: dict[bytes, Headers] = {}
+
+    def read(self, block: bytes) -> Headers:
+        """Read a block; of a name that is repeated the last value. Raises ConnectionBrokenError."""
+        headers = self._cached.get(block)
+        if headers is not None:
+            return headers
+        try:
+            fields = self._decoder.decode(block, raw=True)
+        except (HPACKError, ValueError, IndexError) as error:
+            problem = f"no header block: {error}"
+            raise ConnectionBrokenError(ErrorCode.COMPRESSION_ERROR, problem) from error
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
+        if not _is_all_references(block) or len(self._cached) >= _MOST_CACHED:
+            self._cached.clear()
+        if _is_all_references(block):
+            self._cached[block] = headers
+        return headers
+
+
+def _is_all_references(block: bytes) -> bool:
+    """Whether each byte is one indexed field (RFC 7541, section 6.1), of an index below 127."""
+    return bool(block) and min(block) >= _INDEXED and max(block) < _LONG_INDEX
+
+
+def _literal(name: str, value: str) -> bytes:
+    """A literal that is not indexed, with a new name (RFC 7541, section 6.2.2)."""
+    return b"\x00" + _string(name) + _string(value)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode("ascii")
+    return _integer(len(data)) + data
+
+
+def _integer(value: int) -> bytes:
+    """A number with a prefix of seven bits (RFC 7541, section 5.1)."""
+    if value < 0x7F:
+        return bytes((value,))
+    rest, out = value - 0x7F, bytearray((0x7F,))
+    while rest >= 0x80:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+RESPONSE_BLOCK = _STATUS_200 + _CONTENT_TYPE + _string("application/grpc")
+"""What every answer begins with."""
+
+
+def trailers_block(status: int, message: str = "") -> bytes:
+    """Write the trailers of an answer: the gRPC status, and a message where there is one."""
+    block = _literal("grpc-status", str(status))
+    if message:
+        block += _literal("grpc-message", quote(message, safe=" !#$&'()*+,/:;=?@[]"))
+    return block

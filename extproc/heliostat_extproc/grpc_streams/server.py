@@ -1,0 +1,49 @@
+"""Listens on a Unix socket and serves the calls of whoever connects."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+from heliostat_extproc.grpc_streams.connection import Connection
+from heliostat_extproc.grpc_streams.message_stream import Handler
+
+_POLL_SECONDS = 0.01
+
+
+class StreamServer:
+    """Serves calls by their paths, `/SERVICE/METHOD`."""
+
+    def __init__(self, handlers: Mapping[str, Handler], largest_bytes: int) -> None:
+        self._handlers = handlers
+        self._largest_bytes = largest_bytes
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, socket: Path) -> None:
+        """Listen; raise OSError where that cannot be."""
+        self._server = await asyncio.get_running_loop().create_unix_server(self._connect, socket)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no more calls, and end after this time those that are still under way."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in self._connections:
+            connection.leave()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace_seconds
+        while loop.time() < until and self._is_busy():  # noqa: ASYNC110 - only while stopping
+            await asyncio.sleep(_POLL_SECONDS)
+        for connection in list(self._connections):
+            connection.close()
+
+    def _is_busy(self) -> bool:
+        return not all(connection.is_idle for connection in self._connections)
+
+    def _connect(self) -> Connection:
+        return Connection(
+            self._handlers,
+            self._largest_bytes,
+            self._connections.add,
+            self._connections.discard,
+        )
