@@ -37,7 +37,12 @@ class Call:
         self._outlet = outlet
         self._largest_bytes = largest_bytes
         self._messages: deque[bytes] = deque()
-        self._partial = bytearray()
+        self._head = b""
+        """What has come of the next message's prefix."""
+        self._parts: list[bytes] = []
+        """What has come of a message."""
+        self._missing: int | None = None
+        """Bytes of it that have not; None between messages."""
         self._is_complete = False
         self._problem: CallAbortedError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -70,39 +75,56 @@ class Call:
 
     def on_data(self, data: bytes) -> None:
         """Take in what has come: part of a message, or several."""
-        if not self._partial and _is_one_message(data):
+        if self._problem is not None:
+            return
+        if self._missing is None and not self._head and _is_one_message(data):
             self._messages.append(data[_PREFIX_BYTES:])
-        elif self._problem is None:
-            self._partial += data
-            self._split()
+            self._wake()
+            return
+        if self._missing is not None and len(data) < self._missing:
+            self._parts.append(data)
+            self._missing -= len(data)
+            return
+        while data and self._problem is None:
+            data = self._take_part(data)
         self._wake()
+
+    def _take_part(self, data: bytes) -> bytes:
+        """Take in the rest of a message, or the prefix of the next; give what is left."""
+        if self._missing is None:
+            data, self._head = self._head + data, b""
+            if len(data) < _PREFIX_BYTES:
+                self._head = data
+                return b""
+            self._missing = self._read_prefix(data)
+            data = data[_PREFIX_BYTES:]
+        self._parts.append(data[: self._missing])
+        data, missing = data[self._missing :], self._missing - len(data)
+        self._missing = max(0, missing)
+        if missing <= 0 and self._problem is None:
+            self._messages.append(b"".join(self._parts))
+            self._parts, self._missing = [], None
+        return data
+
+    def _read_prefix(self, data: bytes) -> int:
+        length = int.from_bytes(data[1:_PREFIX_BYTES])
+        if data[0]:
+            self._fail(StatusCode.UNIMPLEMENTED, "compressed messages are not understood")
+        elif length > self._largest_bytes:
+            self._fail(StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes")
+        return length
 
     def on_complete(self) -> None:
         """The caller has said all."""
-        if self._partial:
+        if self._head or self._missing is not None:
             self._fail(StatusCode.INTERNAL, "the last message is not whole")
         self._is_complete = True
         self._wake()
 
-    def _split(self) -> None:
-        partial, start = self._partial, 0
-        while len(partial) - start >= _PREFIX_BYTES and self._problem is None:
-            length = int.from_bytes(partial[start + 1 : start + _PREFIX_BYTES])
-            if partial[start]:
-                self._fail(StatusCode.UNIMPLEMENTED, "compressed messages are not understood")
-            elif length > self._largest_bytes:
-                self._fail(StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes")
-            end = start + _PREFIX_BYTES + length
-            if self._problem is not None or len(partial) < end:
-                break
-            self._messages.append(bytes(partial[start + _PREFIX_BYTES : end]))
-            start = end
-        del partial[:start]
-
     def _fail(self, code: StatusCode, details: str) -> None:
         if self._problem is None:
             self._problem = CallAbortedError(code, details)
-        self._partial.clear()
+        self._parts.clear()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -1,7 +1,7 @@
 """HTTP/2 frames (RFC 9113, sections 4 and 6): how they are read and written."""
 
 import struct
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES = 9
@@ -14,8 +14,8 @@ _SETTING = struct.Struct(">HL")
 _NUMBER = struct.Struct(">L")
 
 
-class Kind(IntEnum):
-    """Types of frames."""
+class Kind:
+    """Types of frames; plain numbers, as each frame is asked for them."""
 
     DATA = 0
     HEADERS = 1
@@ -29,7 +29,7 @@ class Kind(IntEnum):
     CONTINUATION = 9
 
 
-class Flag(IntFlag):
+class Flag:
     """Flags; `ACK` is that of SETTINGS and PING."""
 
     ACK = 0x1

@@ -11,7 +11,6 @@ Headers = dict[str, str]
 
 _LARGEST_BLOCK_BYTES = 64 * 1024
 _MOST_CACHED = 256
-_INDEXED, _LONG_INDEX = 0x80, 0xFF
 _STATUS_200 = b"\x88"
 """`:status: 200`, number 8 of the static table."""
 _CONTENT_TYPE = b"\x0f\x10"
@@ -21,8 +20,8 @@ _CONTENT_TYPE = b"\x0f\x10"
 class HeaderReader:
     """Reads one connection's blocks.
 
-    A block of references alone leaves the table as it is: as long as the table is the same, the
-    same block has the same headers. A caller that calls again and again sends few others.
+    As long as the table of the connection is the same, so are the headers of the same block. A
+    caller that calls again and again sends few others, and none that changes the table.
     """
 
     def __init__(self) -> None:
@@ -34,22 +33,24 @@ class HeaderReader:
         headers = self._cached.get(block)
         if headers is not None:
             return headers
+        before = self._table()
         try:
             fields = self._decoder.decode(block, raw=True)
         except (HPACKError, ValueError, IndexError) as error:
             problem = f"no header block: {error}"
             raise ConnectionBrokenError(ErrorCode.COMPRESSION_ERROR, problem) from error
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
-        if not _is_all_references(block) or len(self._cached) >= _MOST_CACHED:
+        if self._table() != before or len(self._cached) >= _MOST_CACHED:
             self._cached.clear()
-        if _is_all_references(block):
+        else:
             self._cached[block] = headers
         return headers
 
-
-def _is_all_references(block: bytes) -> bool:
-    """Whether each byte is one indexed field (RFC 7541, section 6.1), of an index below 127."""
-    return bool(block) and min(block) >= _INDEXED and max(block) < _LONG_INDEX
+    def _table(self) -> tuple[int, int, int | None]:
+        """Tell the table's states apart: it changes by a new first entry, or by its limit."""
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        return table.maxsize, len(entries), id(entries[0]) if entries else None
 
 
 def _literal(name: str, value: str) -> bytes:
