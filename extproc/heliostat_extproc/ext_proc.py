@@ -21,6 +21,7 @@ from heliostat_extproc.conversation import (
 from heliostat_extproc.discovery.catalog import NotSyncedError
 from heliostat_extproc.driver import FallOpen, RouterDriver, Verdict
 from heliostat_extproc.endpoint_picker.exchange import PickerExchange
+from heliostat_extproc.endpoint_picker.held_bodies import HeldBodies
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.exchange import Directory, Exchange, ExchangeSettings, Question
 from heliostat_extproc.given_back import GivenBack, ReturnExchange
@@ -32,6 +33,8 @@ from heliostat_routing.events import ForwardTurnedAway, RequestArrived
 
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """The largest request body; the same as Envoy's own limit."""
+_HELD_BODIES = 16
+"""So many of the largest bodies of streaming gateways are held at once."""
 
 _ENTRANCES: dict[str, wire.Entrance] = {entrance.value: entrance for entrance in wire.Entrance}
 _log = structlog.get_logger(__name__)
@@ -84,6 +87,7 @@ class ExtProcServicer:
         self._directory = directory
         self._observer = observer
         self._settings = settings
+        self._held_bodies = HeldBodies(_HELD_BODIES * settings.body_limit_bytes)
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -131,7 +135,9 @@ class ExtProcServicer:
     def _open(self, sender: Sender, entrance: wire.Entrance, *, own_envoy: bool) -> Exchange:
         ticket, now = self._driver.next_ticket(), asyncio.get_running_loop().time
         if not own_envoy:
-            return PickerExchange(ticket, self._directory, self._settings, sender, now)
+            return PickerExchange(
+                ticket, self._directory, self._settings, sender, now, self._held_bodies
+            )
         from_peer = entrance is wire.Entrance.FEDERATION
         return Exchange(
             ticket,

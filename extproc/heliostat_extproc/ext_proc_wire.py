@@ -74,6 +74,9 @@ def dispatch_response(
         set_header(mutation.set_headers, wire.ENDPOINT_KEY, destination)
         lb = response.dynamic_metadata.fields[wire.LB_NAMESPACE].struct_value.fields
         lb[wire.ENDPOINT_KEY].string_value = destination
+    else:
+        # A request that has come back still names where it was not served.
+        mutation.remove_headers.append(wire.ENDPOINT_KEY)
     return bytes(response.SerializeToString())
 
 

@@ -65,6 +65,7 @@ def test_after_a_restart_envoy_balances_it_in_its_pool() -> None:
     answer = machine.answer(FallOpen(7), 0.0)
     said = {o.header.key: o.header.raw_value for o in common(answer).header_mutation.set_headers}
     assert said["x-heliostat-cluster"] == b"pool:pool"
+    assert "x-gateway-destination-endpoint" in common(answer).header_mutation.remove_headers
     assert machine.outcome is Outcome.FELL_OPEN
 
 

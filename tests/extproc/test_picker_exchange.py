@@ -5,10 +5,11 @@ import pytest
 from heliostat_extproc.conversation import ProtocolError, Sender
 from heliostat_extproc.endpoint_picker.answer_account import AnswerAccount
 from heliostat_extproc.endpoint_picker.exchange import PickerExchange
+from heliostat_extproc.endpoint_picker.held_bodies import HeldBodies
 from heliostat_extproc.endpoint_picker.names import SERVED_KEY
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.exchange import ExchangeSettings
-from heliostat_extproc.upb import ProcessingRequest
+from heliostat_extproc.upb import ProcessingMode, ProcessingRequest
 from heliostat_routing.events import RequestMeasured
 
 from .test_exchange import FakeDirectory
@@ -17,9 +18,48 @@ from .test_exchange import FakeDirectory
 @pytest.mark.parametrize("data", [b"\xff\xff", b""])
 def test_what_is_no_message_is_a_protocol_error_also_while_held(data: bytes) -> None:
     """It ends the stream with a status, as at any other time."""
-    machine = PickerExchange(7, FakeDirectory(), ExchangeSettings(1000), Sender(), lambda: 0.0)
+    machine = PickerExchange(
+        7, FakeDirectory(), ExchangeSettings(1000), Sender(), lambda: 0.0, HeldBodies(1000)
+    )
     with pytest.raises(ProtocolError):
         machine.receive_while_held(data)
+
+
+def test_bodies_that_wait_are_bounded_together_and_let_go() -> None:
+    """One that finds no room is refused; the room of one that ends is there for the next."""
+    held = HeldBodies(1500)
+    one, two, three = (picker(held) for _ in range(3))
+    for machine in (one, two, three):
+        assert machine.receive(streamed_headers()) == ()
+    assert one.receive(part(b"x" * 900)) == ()
+    assert b"overloaded" in two.receive(part(b"x" * 900))
+    assert held.held_bytes == 900
+    one.close()
+    assert three.receive(part(b"x" * 900)) == ()
+    three.close()
+    two.close()
+    assert held.held_bytes == 0
+
+
+def picker(held: HeldBodies) -> PickerExchange:
+    """A request of a gateway that streams."""
+    return PickerExchange(7, FakeDirectory(), ExchangeSettings(1000), Sender(), lambda: 0.0, held)
+
+
+def streamed_headers() -> bytes:
+    """The headers of such a request."""
+    message = ProcessingRequest()
+    message.protocol_config.request_body_mode = ProcessingMode.FULL_DUPLEX_STREAMED
+    for name, value in ((":method", "POST"), (":path", "/v1/completions")):
+        message.request_headers.headers.headers.add(key=name, raw_value=value.encode())
+    return bytes(message.SerializeToString())
+
+
+def part(body: bytes) -> bytes:
+    """A part of its body that is not the last."""
+    message = ProcessingRequest()
+    message.request_body.body = body
+    return bytes(message.SerializeToString())
 
 
 def test_who_was_never_named_proves_nothing_of_those_that_were() -> None:

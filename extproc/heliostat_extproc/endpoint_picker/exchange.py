@@ -15,6 +15,7 @@ from heliostat_extproc.conversation import Answer, Phase, ProtocolError, Sender
 from heliostat_extproc.driver import Verdict
 from heliostat_extproc.endpoint_picker.answer_account import AnswerAccount
 from heliostat_extproc.endpoint_picker.answers import body_answers, pick_answer
+from heliostat_extproc.endpoint_picker.held_bodies import HeldBodies
 from heliostat_extproc.endpoint_picker.hints import HintError, read_subset
 from heliostat_extproc.endpoint_picker.names import DROPPED_REASON_HEADER
 from heliostat_extproc.errors import ErrorAnswer, InputError, Reason, answer_for_input
@@ -45,9 +46,12 @@ class PickerExchange(Exchange):
         settings: ExchangeSettings,
         sender: Sender,
         now: Callable[[], float],
+        held_bodies: HeldBodies,
     ) -> None:
         super().__init__(ticket, directory, settings, sender)
         self._now = now
+        self._held_bodies = held_bodies
+        self._held_bytes = 0
         self._streams = False
         self._response_mode = ProcessingMode.NONE
         self._body = bytearray()
@@ -67,6 +71,11 @@ class PickerExchange(Exchange):
         """Take the end of the gateway's stream."""
         if self._account is not None:
             self._account.on_stream_end()
+
+    def close(self) -> None:
+        """End what the request holds."""
+        self._forget_body()
+        super().close()
 
     def receive(self, data: bytes) -> Answer | Question:
         """Take one message; raise `ProtocolError` if it makes no sense here."""
@@ -118,9 +127,11 @@ class PickerExchange(Exchange):
             return ()
         if self.phase is not Phase.BODY:
             raise ProtocolError(f"a body in phase {self.phase}")
-        self._body += part.body
-        if len(self._body) > self._settings.body_limit_bytes:
+        if len(self._body) + len(part.body) > self._settings.body_limit_bytes:
             raise self._too_large()
+        self._held_bodies.hold(len(part.body))
+        self._held_bytes += len(part.body)
+        self._body += part.body
         return self._ask_with_body() if part.end_of_stream else ()
 
     def _on_request_trailers(self) -> Answer | Question:
@@ -139,6 +150,11 @@ class PickerExchange(Exchange):
         if self._new_body is not None:
             self._body.clear()  # it may be held for long, and once is enough
         return question
+
+    def _forget_body(self) -> None:
+        self._held_bodies.let_go(self._held_bytes)
+        self._held_bytes = 0
+        self._body.clear()
 
     def _on_body(self, body: bytes) -> Question:
         question = super()._on_body(body)
@@ -174,7 +190,7 @@ class PickerExchange(Exchange):
             return bytes(pick.SerializeToString())
         pick = pick_answer("request_headers", named, new_length=new_length)
         body = bytes(self._body) if new_body is None else new_body
-        self._body.clear()
+        self._forget_body()
         answers = [
             bytes(pick.SerializeToString()),
             *body_answers("request_body", body, end_of_stream=not self._trailers),
@@ -184,7 +200,7 @@ class PickerExchange(Exchange):
         return tuple(answers)
 
     def _refuse(self, answer: ErrorAnswer) -> Answer:
-        self._body.clear()
+        self._forget_body()
         dropped = _DROPPED_REASONS.get(answer.reason)
         if dropped is not None:
             headers = (*answer.headers, (DROPPED_REASON_HEADER, dropped))

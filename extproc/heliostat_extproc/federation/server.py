@@ -5,6 +5,7 @@ its streams, the rate of its pings, and what is written for it, which is never m
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -97,6 +98,8 @@ class StateServicer:
         self._clock = clock
         self._settings = settings or ServerSettings()
         self._watchers: dict[tuple[str, str], _Watcher] = {}
+        self._streams: Counter[str] = Counter()
+        """Open streams by identity, with those that have been replaced and have not ended yet."""
 
     @property
     def is_watched(self) -> bool:
@@ -177,22 +180,31 @@ class StateServicer:
         return request
 
     async def _enter(self, watcher: _Watcher, context: _Context) -> None:
-        """A router watches once: its newer stream replaces the one before."""
-        key = watcher.identity, watcher.hello.router
+        """A router watches once: its newer stream replaces the one before.
+
+        What has been replaced may take long to end, where its watcher does not read: as many such
+        streams as watchers are borne with.
+        """
+        identity, limit = watcher.identity, self._settings.watchers_per_identity
+        key = identity, watcher.hello.router
         before = self._watchers.get(key)
+        self._streams[identity] += 1
+        is_one_more = before is None and self._watchers_of(identity) >= limit
+        if is_one_more or self._streams[identity] > 2 * limit:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
         if before is not None:
             before.over = grpc.StatusCode.ABORTED, "a newer stream has replaced it"
             before.wake.set()
-        elif self._streams_of(watcher.identity) >= self._settings.watchers_per_identity:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
         self._refresh()
         self._watchers[key] = watcher
 
-    def _streams_of(self, identity: str) -> int:
+    def _watchers_of(self, identity: str) -> int:
         return sum(1 for other, _ in self._watchers if other == identity)
 
     def _leave(self, watcher: _Watcher) -> None:
         key = watcher.identity, watcher.hello.router
+        self._streams[watcher.identity] -= 1
+        self._streams += Counter()  # keeps those that are open
         if self._watchers.get(key) is watcher:
             del self._watchers[key]
         if watcher.relay is not None:
