@@ -5,6 +5,7 @@ gets its whole answers learns the engines' key. Over the network there is the en
 without that key, and its health.
 """
 
+import asyncio
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from heliostat_extproc.certificates import CertificateError, CertificateFiles, s
 from heliostat_extproc.envoy.addresses import requests_socket
 from heliostat_extproc.grpc_streams.message_stream import Handler
 from heliostat_extproc.grpc_streams.server import StreamServer
+from heliostat_extproc.grpc_streams.unix_socket import OwnSocket
 
 _LONGEST_MESSAGE_BYTES = 256 * 1024 * 1024
 _OPTIONS = (
@@ -59,7 +61,7 @@ class Listeners:
         add_all: Callable[[grpc.aio.Server], None],
         add_picker: Callable[[grpc.aio.Server], None],
     ) -> None:
-        self._socket = socket
+        self._socket = OwnSocket(socket)
         self._picker = picker
         self._add_all = add_all
         self._add_picker = add_picker
@@ -68,22 +70,29 @@ class Listeners:
 
     async def start(self) -> None:
         """Listen; raise `ListenError` where a port is taken or a certificate is of no use."""
-        self._socket.parent.mkdir(parents=True, exist_ok=True)
-        self._servers.append(_server(f"unix:{self._socket}", None, self._add_all))
+        try:
+            await self._start()
+        except OSError as error:
+            raise ListenError(f"cannot listen on {error.filename}: {error.strerror}") from error
+
+    async def _start(self) -> None:
+        self._socket.path.parent.mkdir(parents=True, exist_ok=True)
+        await self._socket.check_free()
+        self._servers.append(_server(f"unix:{self._socket.path}", None, self._add_all))
+        self._socket.claim()
         if self._picker is not None:
             credentials = _credentials(self._picker)
             self._servers.append(_server(self._picker.address, credentials, self._add_picker))
+        # Before the configuration, with which Envoy begins to send requests.
+        await self._requests.start(requests_socket(self._socket.path))
         for server in self._servers:
             await server.start()
-        await self._requests.start(requests_socket(self._socket))
 
     async def stop(self, grace_seconds: float) -> None:
         """End every stream, at once those that are still open after this time."""
-        await self._requests.stop(grace_seconds)
-        for server in self._servers:
-            await server.stop(grace_seconds)
-        for socket in (requests_socket(self._socket), self._socket):
-            socket.unlink(missing_ok=True)
+        stops = (server.stop(grace_seconds) for server in self._servers)
+        await asyncio.gather(self._requests.stop(grace_seconds), *stops)
+        self._socket.release()
 
 
 def _credentials(picker: PickerAddress) -> grpc.ServerCredentials | None:

@@ -63,7 +63,7 @@ _KEPT_STATS = (
     "cluster.connection",
     "cluster.link",
     STATE_STREAMS_STAT,
-    "cluster.router.upstream_rq_active",
+    f"cluster.{wire.REQUESTS_CLUSTER}.upstream_rq_active",
     "cluster_manager.",
     "control_plane.",
     "listener_manager.",

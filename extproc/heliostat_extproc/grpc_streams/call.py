@@ -77,7 +77,7 @@ class Call:
         """Take in what has come: part of a message, or several."""
         if self._problem is not None:
             return
-        if self._missing is None and not self._head and _is_one_message(data):
+        if self._missing is None and not self._head and _is_one_message(data, self._largest_bytes):
             self._messages.append(data[_PREFIX_BYTES:])
             self._wake()
             return
@@ -131,11 +131,7 @@ class Call:
             self._waiter.set_result(None)
 
 
-def _is_one_message(data: bytes) -> bool:
-    """Whether this is exactly one message, not compressed."""
-    head = data[:_PREFIX_BYTES]
-    return (
-        len(head) == _PREFIX_BYTES
-        and not head[0]
-        and int.from_bytes(head[1:]) == len(data) - _PREFIX_BYTES
-    )
+def _is_one_message(data: bytes, largest_bytes: int) -> bool:
+    """Whether this is exactly one message, not compressed and not too large."""
+    head, size = data[:_PREFIX_BYTES], len(data) - _PREFIX_BYTES
+    return 0 <= size <= largest_bytes and not head[0] and int.from_bytes(head[1:]) == size

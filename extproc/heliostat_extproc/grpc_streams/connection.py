@@ -31,14 +31,14 @@ from heliostat_extproc.grpc_streams.message_stream import Handler, MessageStream
 
 _WINDOW_STEP = 2**30
 """Bytes after which the other end may send so many more, of a stream or of all."""
-_LARGEST_BLOCK_BYTES = 64 * 1024
 _SETTINGS = frames.write_settings(
     {
         Setting.MAX_CONCURRENT_STREAMS: frames.LARGEST_WINDOW,
         Setting.INITIAL_WINDOW_SIZE: frames.LARGEST_WINDOW,
-        Setting.MAX_HEADER_LIST_SIZE: _LARGEST_BLOCK_BYTES,
+        Setting.MAX_HEADER_LIST_SIZE: frames.LARGEST_BLOCK_BYTES,
     }
 ) + frames.write_window_update(0, frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW)
+_CANCEL_SECONDS = 1.0
 _OK = trailers_block(StatusCode.OK.value[0])
 _PREFIX = (0).to_bytes(1)
 
@@ -50,8 +50,8 @@ class _Stream:
     """What the connection knows of a call."""
 
     call: Call
+    task: "asyncio.Task[None]"
     window: int
-    task: "asyncio.Task[None] | None" = None
     received: int = 0
     """Bytes since the other end was last allowed more."""
     has_begun: bool = False
@@ -94,8 +94,12 @@ class Connection(asyncio.Protocol):
         self._headers = HeaderReader()
         self._block: _Block | None = None
         self._streams: dict[int, _Stream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        """What serves calls, those that have been cancelled too until they end."""
+        self._newest_stream = 0
         self._last_stream = 0
-        self._is_leaving = False
+        """The newest that was served; those that come after `leave` are not."""
+        self._is_leaving = self._is_closed = False
         self._window = self._stream_window = frames.DEFAULT_WINDOW
         self._frame_bytes = frames.DEFAULT_FRAME_BYTES
         self._received_bytes = 0
@@ -125,8 +129,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what is under way."""
         self._transport = None
-        for stream in list(self._streams.values()):
-            self._cancel(stream)
+        self._cancel_all()
         self._on_closed(self)
 
     def leave(self) -> None:
@@ -137,14 +140,22 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """End everything."""
-        for number, stream in list(self._streams.items()):
+        self._is_closed = True
+        for number in self._streams:
             self._write(frames.write_reset(number, ErrorCode.CANCEL))
-            self._cancel(stream)
+        self._cancel_all()
         if self._transport is not None:
             self._transport.close()
 
+    async def closed(self) -> None:
+        """Wait a while until all that served its calls has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CANCEL_SECONDS)
+
     def data_received(self, data: bytes) -> None:
-        """Take in frames."""
+        """Take in frames, until the connection is closed."""
+        if self._is_closed:
+            return
         received = self._received + data if self._received else data
         try:
             at = 0 if self._has_preface else self._take_preface(received)
@@ -204,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse_data(self, number: int, stream: _Stream | None) -> None:
         """Data of a call that has ended here may still be under way; of others it is a fault."""
-        if number > self._last_stream or not number % 2:
+        if number > self._newest_stream or not number % 2:
             raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "data of no call")
         if stream is not None:
             raise ConnectionBrokenError(ErrorCode.STREAM_CLOSED, "data after the end")
@@ -223,7 +234,7 @@ class Connection(asyncio.Protocol):
         if block is None or block.stream != number:
             raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
         block.data += payload
-        if len(block.data) > _LARGEST_BLOCK_BYTES:
+        if len(block.data) > frames.LARGEST_BLOCK_BYTES:
             raise ConnectionBrokenError(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large")
         if flags & Flag.END_HEADERS:
             self._block = None
@@ -231,11 +242,12 @@ class Connection(asyncio.Protocol):
 
     def _take_block(self, number: int, block: bytes, *, is_last: bool) -> None:
         headers = self._headers.read(block)
-        if number > self._last_stream and number % 2:
-            self._last_stream = number
+        if number > self._newest_stream and number % 2:
+            self._newest_stream = number
             if not self._is_leaving:
+                self._last_stream = number
                 self._open(number, headers)
-        elif number > self._last_stream or not number % 2:
+        elif number > self._newest_stream or not number % 2:
             raise ConnectionBrokenError(
                 ErrorCode.PROTOCOL_ERROR, f"stream {number} is not the caller's"
             )
@@ -245,19 +257,21 @@ class Connection(asyncio.Protocol):
 
     def _open(self, number: int, headers: dict[str, str]) -> None:
         call = Call(number, headers, self, self._largest_bytes)
-        stream = self._streams[number] = _Stream(call, self._stream_window)
         handler = self._handlers.get(headers.get(":path", ""), _unknown)
-        stream.task = self._loop.create_task(self._serve(number, stream, handler))
+        task = self._loop.create_task(self._serve(number, call, handler))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._streams[number] = _Stream(call, task, self._stream_window)
 
     def _half_close(self, stream: _Stream) -> None:
         stream.is_half_closed = True
         stream.call.on_complete()
 
-    async def _serve(self, number: int, stream: _Stream, handler: Handler) -> None:
-        """Run the handler and end the call as it ends."""
+    async def _serve(self, number: int, call: Call, handler: Handler) -> None:
+        """Run the handler and end the call as it ends, unless that is over already."""
         trailers = _OK
         try:
-            await handler(stream.call)
+            await handler(call)
         except CallAbortedError as error:
             trailers = trailers_block(error.code.value[0], str(error))
         except asyncio.CancelledError:
@@ -265,15 +279,17 @@ class Connection(asyncio.Protocol):
                 raise
             trailers = trailers_block(StatusCode.CANCELLED.value[0])
         except Exception:
-            _log.exception("a call failed", path=stream.call.metadata(":path"))
+            _log.exception("a call failed", path=call.metadata(":path"))
             trailers = trailers_block(StatusCode.INTERNAL.value[0], "it failed")
-        stream.trailers = trailers
-        self._send_rest(number, stream)
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.trailers = trailers
+            self._send_rest(number, stream)
 
-    def _cancel(self, stream: _Stream) -> None:
-        """Forget a call, and have its handler end."""
-        self._streams = {n: it for n, it in self._streams.items() if it is not stream}
-        if stream.task is not None:
+    def _cancel_all(self) -> None:
+        """Forget all calls, and have their handlers end."""
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
             stream.task.cancel()
 
     def send(self, stream: int, message: bytes) -> None:
@@ -310,7 +326,7 @@ class Connection(asyncio.Protocol):
             waiting[0] = waiting[0][size:]
             if not waiting[0]:
                 waiting.popleft()
-        if stream.trailers is not None and number in self._streams:
+        if stream.trailers is not None:
             self._end(number, stream, stream.trailers)
 
     def _end(self, number: int, stream: _Stream, trailers: bytes) -> None:
@@ -324,10 +340,10 @@ class Connection(asyncio.Protocol):
 
     def _take_reset(self, _flags: int, number: int, payload: bytes) -> None:
         frames.read_number(payload, "RST_STREAM")
-        if number > self._last_stream or not number:
+        if number > self._newest_stream or not number:
             raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a reset of no call")
         stream = self._streams.pop(number, None)
-        if stream is not None and stream.task is not None:
+        if stream is not None:
             stream.task.cancel()
 
     def _take_settings(self, flags: int, _number: int, payload: bytes) -> None:
@@ -335,17 +351,20 @@ class Connection(asyncio.Protocol):
             return
         for name, value in frames.read_settings(payload).items():
             if name == Setting.INITIAL_WINDOW_SIZE:
-                if value > frames.LARGEST_WINDOW:
-                    raise ConnectionBrokenError(
-                        ErrorCode.FLOW_CONTROL_ERROR, "a window is too large"
-                    )
-                for stream in self._streams.values():
-                    stream.window += value - self._stream_window
-                self._stream_window = value
+                self._set_window(value)
             elif name == Setting.MAX_FRAME_SIZE:
                 self._frame_bytes = max(frames.DEFAULT_FRAME_BYTES, value)
         self._write(frames.write_frame(Kind.SETTINGS, Flag.ACK, 0))
         self._send_all()
+
+    def _set_window(self, size: int) -> None:
+        """Let each call send so much from its beginning on."""
+        grown, self._stream_window = size - self._stream_window, size
+        for stream in self._streams.values():
+            stream.window += grown
+        largest = max((it.window for it in self._streams.values()), default=0)
+        if max(size, largest) > frames.LARGEST_WINDOW:
+            raise ConnectionBrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
 
     def _take_window(self, _flags: int, number: int, payload: bytes) -> None:
         increment = frames.read_window_update(payload)

@@ -8,6 +8,8 @@ HEAD_BYTES = 9
 LARGEST_WINDOW = 2**31 - 1
 DEFAULT_WINDOW = 65_535
 DEFAULT_FRAME_BYTES = 16_384
+LARGEST_BLOCK_BYTES = 256 * 1024
+"""Of a header block. Envoy takes 96 KiB, and puts a client's `tracestate` into its calls."""
 
 _HEAD = struct.Struct(">HBBBL")
 _SETTING = struct.Struct(">HL")
@@ -43,7 +45,6 @@ class Setting(IntEnum):
     """Parameters of SETTINGS."""
 
     HEADER_TABLE_SIZE = 1
-    ENABLE_PUSH = 2
     MAX_CONCURRENT_STREAMS = 3
     INITIAL_WINDOW_SIZE = 4
     MAX_FRAME_SIZE = 5
@@ -55,7 +56,6 @@ class ErrorCode(IntEnum):
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
-    INTERNAL_ERROR = 2
     FLOW_CONTROL_ERROR = 3
     STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6

@@ -5,11 +5,16 @@ from urllib.parse import quote
 import hpack
 from hpack.exceptions import HPACKError
 
-from heliostat_extproc.grpc_streams.frames import ConnectionBrokenError, ErrorCode
+from heliostat_extproc.grpc_streams.frames import (
+    LARGEST_BLOCK_BYTES,
+    ConnectionBrokenError,
+    ErrorCode,
+)
 
 Headers = dict[str, str]
 
-_LARGEST_BLOCK_BYTES = 64 * 1024
+_LARGEST_LIST_BYTES = 4 * LARGEST_BLOCK_BYTES
+"""Of what a block says: a reference of a byte can stand for a whole header."""
 _MOST_CACHED = 256
 _STATUS_200 = b"\x88"
 """`:status: 200`, number 8 of the static table."""
@@ -25,32 +30,33 @@ class HeaderReader:
     """
 
     def __init__(self) -> None:
-        self._decoder = hpack.Decoder(max_header_list_size=_LARGEST_BLOCK_BYTES)
+        self._decoder = hpack.Decoder(max_header_list_size=_LARGEST_LIST_BYTES)
         self._cached: dict[bytes, Headers] = {}
 
     def read(self, block: bytes) -> Headers:
-        """Read a block; of a name that is repeated the last value. Raises ConnectionBrokenError."""
+        """Read a block; of a repeated name the first value. Raises ConnectionBrokenError."""
         headers = self._cached.get(block)
         if headers is not None:
             return headers
-        before = self._table()
+        table = self._decoder.header_table
+        before = table.maxsize, len(table.dynamic_entries)
+        newest = table.dynamic_entries[0] if table.dynamic_entries else None
         try:
-            fields = self._decoder.decode(block, raw=True)
+            fields = list(self._decoder.decode(block, raw=True))
         except (HPACKError, ValueError, IndexError) as error:
             problem = f"no header block: {error}"
             raise ConnectionBrokenError(ErrorCode.COMPRESSION_ERROR, problem) from error
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
-        if self._table() != before or len(self._cached) >= _MOST_CACHED:
-            self._cached.clear()
-        else:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(fields)
+        }
+        # The table changes by a new first entry, which is another object, or by its limit.
+        after = table.maxsize, len(table.dynamic_entries)
+        is_same = not table.dynamic_entries or table.dynamic_entries[0] is newest
+        if after == before and is_same and len(self._cached) < _MOST_CACHED:
             self._cached[block] = headers
+        else:
+            self._cached.clear()
         return headers
-
-    def _table(self) -> tuple[int, int, int | None]:
-        """Tell the table's states apart: it changes by a new first entry, or by its limit."""
-        table = self._decoder.header_table
-        entries = table.dynamic_entries
-        return table.maxsize, len(entries), id(entries[0]) if entries else None
 
 
 def _literal(name: str, value: str) -> bytes:

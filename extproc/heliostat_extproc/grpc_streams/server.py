@@ -6,8 +6,10 @@ from pathlib import Path
 
 from heliostat_extproc.grpc_streams.connection import Connection
 from heliostat_extproc.grpc_streams.message_stream import Handler
+from heliostat_extproc.grpc_streams.unix_socket import OwnSocket
 
 _POLL_SECONDS = 0.01
+_BACKLOG = 1024
 
 
 class StreamServer:
@@ -18,10 +20,16 @@ class StreamServer:
         self._largest_bytes = largest_bytes
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._socket: OwnSocket | None = None
 
-    async def start(self, socket: Path) -> None:
+    async def start(self, path: Path) -> None:
         """Listen; raise OSError where that cannot be."""
-        self._server = await asyncio.get_running_loop().create_unix_server(self._connect, socket)
+        socket = OwnSocket(path)
+        await socket.check_free()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._connect, path, backlog=_BACKLOG)
+        socket.claim()
+        self._socket = socket
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more calls, and end after this time those that are still under way."""
@@ -34,8 +42,13 @@ class StreamServer:
         until = loop.time() + grace_seconds
         while loop.time() < until and self._is_busy():  # noqa: ASYNC110 - only while stopping
             await asyncio.sleep(_POLL_SECONDS)
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        for connection in connections:
             connection.close()
+        for connection in connections:
+            await connection.closed()
+        if self._socket is not None:
+            self._socket.release()
 
     def _is_busy(self) -> bool:
         return not all(connection.is_idle for connection in self._connections)

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 
+import grpc
 import hpack
 import pytest
 
@@ -34,7 +35,8 @@ class Transport(asyncio.Transport):
 class Peer:
     """The other end of a connection whose calls send back what comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fails_when_cancelled: bool = False) -> None:
+        self._fails_when_cancelled = fails_when_cancelled
         self.transport = Transport()
         self.seen: list[str] = []
         self.cancelled = 0
@@ -51,6 +53,8 @@ class Peer:
                 await stream.write(message)
         except asyncio.CancelledError:
             self.cancelled += 1
+            if self._fails_when_cancelled:
+                raise RuntimeError("on purpose") from None
             raise
 
     async def send(self, *parts: bytes, at_once: int | None = None) -> None:
@@ -215,17 +219,66 @@ async def test_a_reset_cancels(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"\1\0\0\0\1x", b"\0" + struct.pack(">L", LARGEST_BYTES + 1), message(b"abc")[:-1]]
+    ("text", "status"),
+    [
+        (b"\1\0\0\0\1x" + b"more" * 1000, grpc.StatusCode.UNIMPLEMENTED),
+        (b"\0" + struct.pack(">L", LARGEST_BYTES + 1), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (message(b"abc")[:-1], grpc.StatusCode.INTERNAL),
+        (b"\0\0", grpc.StatusCode.INTERNAL),
+    ],
 )
-async def test_a_message_that_cannot_be_read_ends_its_call_alone(peer: Peer, text: bytes) -> None:
+async def test_a_message_that_cannot_be_read_ends_its_call_alone(
+    peer: Peer, text: bytes, status: grpc.StatusCode
+) -> None:
     """Compressed, too large, or not whole."""
-    await peer.send(peer.call(1), data(1, text), data(1, b"more" * 1000, Flag.END_STREAM))
+    await peer.send(peer.call(1), data(1, text, Flag.END_STREAM))
     await peer.send(peer.call(3), data(3, message(b"fine"), Flag.END_STREAM))
     heard = peer.heard()
-    ends = [payload for kind, _, stream, payload in heard if kind == Kind.HEADERS and stream == 1]
-    assert b"grpc-status" in ends[-1]
-    assert b"\x010" not in ends[-1][-3:]
+    (end,) = (payload for kind, _, stream, payload in heard if kind == Kind.HEADERS and stream == 1)
+    told = dict(hpack.Decoder().decode(end))
+    assert told["grpc-status"] == str(status.value[0])
     assert answers(heard, 3) == message(b"fine")
+
+
+async def test_a_call_that_was_reset_says_nothing_more() -> None:
+    """What the windows held back is dropped, however its handler ends."""
+    peer = Peer(fails_when_cancelled=True)
+    await peer.send(
+        frames.PREFACE, frames.write_settings({Setting.INITIAL_WINDOW_SIZE: 10}), peer.call(1)
+    )
+    await peer.send(data(1, message(b"a" * 100)))
+    peer.heard()
+    await peer.send(
+        frames.write_reset(1, ErrorCode.CANCEL),
+        frames.write_settings({Setting.INITIAL_WINDOW_SIZE: 10_000}),
+    )
+    assert peer.cancelled == 1
+    assert {kind for kind, *_ in peer.heard()} == {Kind.SETTINGS}
+
+
+async def test_a_connection_that_breaks_cancels_its_calls(peer: Peer) -> None:
+    """All of them, and `closed` waits for them."""
+    for stream in (1, 3, 5):
+        await peer.send(peer.call(stream))
+    peer.connection.connection_lost(None)
+    await peer.connection.closed()
+    assert peer.cancelled == 3
+    assert peer.connection.is_idle
+
+
+async def test_a_long_header_ends_no_connection(peer: Peer) -> None:
+    """As long as Envoy takes one of a client: other calls go on."""
+    await peer.send(peer.call(1))
+    block = peer.encoder.encode([*HEADERS, ("tracestate", "a" * 96 * 1024)])
+    first, rest = block[:16_000], block[16_000:]
+    pieces = [rest[start : start + 16_000] for start in range(0, len(rest), 16_000)]
+    await peer.send(frames.write_frame(Kind.HEADERS, 0, 3, first))
+    for number, piece in enumerate(pieces, 1):
+        flags = Flag.END_HEADERS if number == len(pieces) else 0
+        await peer.send(frames.write_frame(Kind.CONTINUATION, flags, 3, piece))
+    await peer.send(data(3, message(b"x")), data(1, message(b"y")))
+    heard = peer.heard()
+    assert (answers(heard, 1), answers(heard, 3)) == (message(b"y"), message(b"x"))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +297,7 @@ async def test_a_message_that_cannot_be_read_ends_its_call_alone(peer: Peer, tex
         (frames.write_frame(Kind.HEADERS, 0, 1, b"") * 2, ErrorCode.PROTOCOL_ERROR),
         (
             frames.write_frame(Kind.HEADERS, 0, 1, b"")
-            + frames.write_frame(Kind.CONTINUATION, 0, 1, b"\0" * 16_000) * 5,
+            + frames.write_frame(Kind.CONTINUATION, 0, 1, b"\0" * 16_000) * 17,
             ErrorCode.ENHANCE_YOUR_CALM,
         ),
         (frames.write_reset(1, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
@@ -252,6 +305,12 @@ async def test_a_message_that_cannot_be_read_ends_its_call_alone(peer: Peer, tex
         (frames.write_frame(Kind.SETTINGS, 0, 0, b"123"), ErrorCode.FRAME_SIZE_ERROR),
         (
             frames.write_settings({Setting.INITIAL_WINDOW_SIZE: 2**31}),
+            ErrorCode.FLOW_CONTROL_ERROR,
+        ),
+        (
+            _headers(1, b"\x88")
+            + frames.write_window_update(1, 2**31 - 65_536)
+            + frames.write_settings({Setting.INITIAL_WINDOW_SIZE: 65_536}),
             ErrorCode.FLOW_CONTROL_ERROR,
         ),
         (frames.write_window_update(0, 0), ErrorCode.PROTOCOL_ERROR),

@@ -1,6 +1,7 @@
 """The server and a client of grpcio's understand each other."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,25 +107,6 @@ async def test_a_caller_that_leaves_cancels(tmp_path: Path) -> None:
         await ended.wait()
 
 
-async def test_a_connection_that_breaks_cancels(tmp_path: Path) -> None:
-    """All that is under way ends with it."""
-    begun, ended = asyncio.Event(), asyncio.Event()
-
-    async def wait(stream: MessageStream) -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-
-    async with talking(tmp_path, wait) as (_, channel):
-        call = channel.stream_stream(PATH)()
-        await call.write(b"x")
-        await begun.wait()
-        await channel.close()
-        await ended.wait()
-
-
 @pytest.mark.parametrize("details", ["no", "100 % wrong: ümläut\nand more"])
 async def test_a_status_arrives(tmp_path: Path, details: str) -> None:
     """With its details, before and after a first answer."""
@@ -185,3 +167,36 @@ async def test_a_server_that_stops_lets_calls_end(tmp_path: Path) -> None:
         assert await answers_to(ending, b"last") == [b"last"]
         await stopping
         assert await staying.code() is grpc.StatusCode.CANCELLED
+
+
+async def test_a_socket_is_taken_from_nobody_who_listens(tmp_path: Path) -> None:
+    """A second server fails and leaves the first one's path; one that died is replaced."""
+    path = tmp_path / "s.sock"
+    async with talking(tmp_path, echo) as (_, channel):
+        second = StreamServer({PATH: echo}, LARGEST_BYTES)
+        with pytest.raises(OSError, match="somebody else listens"):
+            await second.start(path)
+        await second.stop(0.0)
+        assert await answers_to(channel.stream_stream(PATH)(), b"x") == [b"x"]
+        assert path.is_socket()
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    third = StreamServer({PATH: echo}, LARGEST_BYTES)
+    await third.start(path)
+    path.unlink()
+    fourth = StreamServer({PATH: echo}, LARGEST_BYTES)
+    await fourth.start(path)
+    await third.stop(0.0)
+    assert path.is_socket(), "it is the fourth's by now"
+    await fourth.stop(0.0)
+    assert not path.exists()
+
+
+async def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    """A file of someone's is not a socket that was left behind."""
+    path = tmp_path / "s.sock"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError):
+        await StreamServer({}, LARGEST_BYTES).start(path)
+    assert path.read_text() == "mine"
