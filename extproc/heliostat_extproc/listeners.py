@@ -14,8 +14,9 @@ from pathlib import Path
 import grpc
 
 from heliostat_extproc.certificates import CertificateError, CertificateFiles, server_credentials
-from heliostat_extproc.envoy.addresses import requests_socket
-from heliostat_extproc.grpc_streams.message_stream import Handler
+from heliostat_extproc.envoy.addresses import requests_socket, state_socket
+from heliostat_extproc.federation.protocol import LARGEST_REQUEST_BYTES, UNREAD_BYTES
+from heliostat_extproc.grpc_streams.message_stream import Handler, Limits
 from heliostat_extproc.grpc_streams.server import StreamServer
 from heliostat_extproc.grpc_streams.unix_socket import OwnSocket
 
@@ -48,8 +49,8 @@ class PickerAddress:
 class Listeners:
     """The gRPC servers of one router.
 
-    `requests` serves what Envoy asks and tells of each request; `add_all` registers every other
-    service, `add_picker` those of the endpoint picker.
+    `requests` serves what Envoy asks and tells of each request, `state` the router's watchers;
+    `add_all` registers every other service, `add_picker` those of the endpoint picker.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Listeners:
         picker: PickerAddress | None,
         *,
         requests: Mapping[str, Handler],
+        state: Mapping[str, Handler] | None,
         add_all: Callable[[grpc.aio.Server], None],
         add_picker: Callable[[grpc.aio.Server], None],
     ) -> None:
@@ -65,7 +67,12 @@ class Listeners:
         self._picker = picker
         self._add_all = add_all
         self._add_picker = add_picker
-        self._requests = StreamServer(requests, _LONGEST_MESSAGE_BYTES)
+        self._streams = {
+            requests_socket(socket): StreamServer(requests, Limits(_LONGEST_MESSAGE_BYTES))
+        }
+        if state is not None:
+            limits = Limits(LARGEST_REQUEST_BYTES, UNREAD_BYTES)
+            self._streams[state_socket(socket)] = StreamServer(state, limits)
         self._servers: list[grpc.aio.Server] = []
 
     async def start(self) -> None:
@@ -84,14 +91,16 @@ class Listeners:
             credentials = _credentials(self._picker)
             self._servers.append(_server(self._picker.address, credentials, self._add_picker))
         # Before the configuration, with which Envoy begins to send requests.
-        await self._requests.start(requests_socket(self._socket.path))
+        for path, streams in self._streams.items():
+            await streams.start(path)
         for server in self._servers:
             await server.start()
 
     async def stop(self, grace_seconds: float) -> None:
         """End every stream, at once those that are still open after this time."""
-        stops = (server.stop(grace_seconds) for server in self._servers)
-        await asyncio.gather(self._requests.stop(grace_seconds), *stops)
+        stops = [streams.stop(grace_seconds) for streams in self._streams.values()]
+        stops += [server.stop(grace_seconds) for server in self._servers]
+        await asyncio.gather(*stops)
         self._socket.release()
 
 

@@ -5,8 +5,6 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import grpc
-
 from heliostat_extproc.discovery.peering import DeclaredSibling
 from heliostat_extproc.discovery.snapshot import Snapshot
 from heliostat_extproc.driver import RouterDriver
@@ -22,6 +20,7 @@ from heliostat_extproc.federation.peering import Federation
 from heliostat_extproc.federation.region import Region
 from heliostat_extproc.federation.region_certificate import CertificateSource, RegionCertificates
 from heliostat_extproc.federation.reports import PeerReport, SiblingReport
+from heliostat_extproc.grpc_streams.message_stream import Handler
 from heliostat_extproc.peer_sync import PeerSync, Publish
 
 
@@ -105,9 +104,10 @@ class Membership:
         """Tell Envoy nothing more, which changes nothing for it."""
         self._reachability.stop()
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve the state to other routers: on the socket of this router's own Envoy only."""
-        self._federation.add_to(server)
+    @property
+    def services(self) -> dict[str, Handler]:
+        """What tells other routers the state, for this router's own Envoy only."""
+        return self._federation.services
 
     def apply(self, snapshot: Snapshot) -> None:
         """Put the declared peers and siblings in force."""

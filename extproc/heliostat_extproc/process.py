@@ -155,6 +155,7 @@ class RouterProcess:
             settings.socket,
             settings.picker,
             requests=self._request_services(),
+            state=None if self.membership is None else self.membership.services,
             add_all=self._add_all_services,
             add_picker=self._add_picker_services,
         )
@@ -327,8 +328,6 @@ class RouterProcess:
     def _add_all_services(self, server: grpc.aio.Server) -> None:
         add_health_servicer(self._health, server)
         self.ads.add_to(server)
-        if self.membership is not None:
-            self.membership.add_to(server)
 
     def _add_picker_services(self, server: grpc.aio.Server) -> None:
         # Without the engines' key: an answer would tell it to whoever asks.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from heliostat_extproc.grpc_streams import frames
 from heliostat_extproc.grpc_streams.connection import Connection
 from heliostat_extproc.grpc_streams.frames import Flag, Kind, Setting
-from heliostat_extproc.grpc_streams.message_stream import MessageStream
+from heliostat_extproc.grpc_streams.message_stream import Limits, MessageStream
 
 from .seeds import mutated
 
@@ -73,7 +73,7 @@ async def converse(pieces: list[bytes]) -> None:
     unexpected: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, it: unexpected.append(it))
     transport, closed = Transport(), []
-    connection = Connection({PATH: echo}, LARGEST_BYTES, lambda _it: None, closed.append)
+    connection = Connection({PATH: echo}, Limits(LARGEST_BYTES), lambda _it: None, closed.append)
     connection.connection_made(transport)
     for piece in pieces:
         if transport.is_closed:

@@ -47,6 +47,11 @@ def requests_socket(router_socket: Path) -> Path:
     return sibling_socket(router_socket, "requests")
 
 
+def state_socket(router_socket: Path) -> Path:
+    """Name the Unix socket on which the router tells other routers the state."""
+    return sibling_socket(router_socket, "state")
+
+
 def own_pipe_address(path: Path) -> Address:
     """Give a Unix socket that Envoy makes, for its own user alone."""
     return Address(pipe=Pipe(path=str(path), mode=_OWNER_ONLY))

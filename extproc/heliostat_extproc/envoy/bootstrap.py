@@ -35,7 +35,12 @@ from envoy_data_plane.google.protobuf import Any, Struct
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.active_requests import STATE_STREAMS_STAT
-from heliostat_extproc.envoy.addresses import pipe_address, requests_socket, tcp_address
+from heliostat_extproc.envoy.addresses import (
+    pipe_address,
+    requests_socket,
+    state_socket,
+    tcp_address,
+)
 from heliostat_extproc.envoy.client_identity import issuer_cluster
 from heliostat_extproc.envoy.client_tls import tls_socket
 from heliostat_extproc.envoy.control_plane import (
@@ -85,7 +90,8 @@ def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
     ]
     extensions = []
     if settings.federation is not None:
-        clusters.append(router_cluster(STATE_CLUSTER, settings.router_socket))
+        state = state_socket(settings.router_socket)
+        clusters.append(router_cluster(STATE_CLUSTER, state))
         extensions.append(internal_listeners())
     if settings.traces is not None:
         clusters.append(collector_cluster(settings.traces))

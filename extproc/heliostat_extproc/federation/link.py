@@ -237,6 +237,7 @@ class Link:
             options=(
                 ("grpc.default_authority", self.destination),
                 ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.http2.bdp_probe", 0),  # else it answers each echo with a ping of its own
                 ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
                 ("grpc.initial_reconnect_backoff_ms", backoff_ms),
                 ("grpc.min_reconnect_backoff_ms", backoff_ms),

@@ -8,13 +8,12 @@ from math import inf
 from pathlib import Path
 from random import Random
 
-import grpc
 import structlog
 
 from heliostat_extproc.discovery.peering import DeclaredPeer, DeclaredSibling
 from heliostat_extproc.federation.far_region import FarRegion
 from heliostat_extproc.federation.link import FarEnd, Link, LinkSettings
-from heliostat_extproc.federation.protocol import hello_of, is_name
+from heliostat_extproc.federation.protocol import WATCH_PATH, hello_of, is_name
 from heliostat_extproc.federation.publication import Publication
 from heliostat_extproc.federation.pulse import Pulse
 from heliostat_extproc.federation.region import Region, origin_name
@@ -30,6 +29,7 @@ from heliostat_extproc.federation.server import (
 from heliostat_extproc.federation.sibling_router import SiblingRouter
 from heliostat_extproc.federation.slots import Forwards, RelayedEvent, StateSource
 from heliostat_extproc.federation.state_pb2 import Hello
+from heliostat_extproc.grpc_streams.message_stream import Handler
 from heliostat_routing.events import Event, PeersUpdated
 
 Addresses = Mapping[str, tuple[str, ...]]
@@ -126,9 +126,10 @@ class Federation:
         self._peers: dict[str, _Peer] = {}
         self._siblings: dict[str, _Sibling] = {}
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register the State service: on the socket of this router's own Envoy only."""
-        self._server.add_to(server)
+    @property
+    def services(self) -> dict[str, Handler]:
+        """The State service, for this router's own Envoy only."""
+        return {WATCH_PATH: self._server.watch}
 
     def apply(self, peers: Collection[DeclaredPeer], siblings: Collection[DeclaredSibling]) -> None:
         """Make these all the peers and siblings; tell the core of the peers."""

@@ -28,6 +28,10 @@ MOST_COUNT = 10**9
 """Requests or tokens; more is not sane."""
 LONGEST_MICROSECONDS = 10**12
 LARGEST_MESSAGE_BYTES = 4 * 1024 * 1024
+LARGEST_REQUEST_BYTES = 16 * 1024
+"""Of a watcher: its hello, or a ping."""
+UNREAD_BYTES = 64 * 1024
+"""What a watcher may send before it is read."""
 
 
 def hello_of(region: Region) -> Hello:

@@ -8,21 +8,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
-import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from grpc import StatusCode
 
 from heliostat_extproc.envoy.wire import IDENTITY_HEADER
 from heliostat_extproc.federation.budget import Budget
 from heliostat_extproc.federation.identity import parse_identity
-from heliostat_extproc.federation.protocol import STATE_SERVICE, WATCH_METHOD
 from heliostat_extproc.federation.publication import Publication, WatcherRecord
 from heliostat_extproc.federation.relay import RelayQueue
 from heliostat_extproc.federation.state_pb2 import Hello, WatchRequest, WatchResponse
+from heliostat_extproc.grpc_streams.message_stream import MessageStream
 
-_Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 _log = structlog.get_logger(__name__)
 
 
@@ -65,7 +63,7 @@ class _Watcher:
     ping: int | None = None
     state_at: float = 0.0
     """The earliest instant for the next part of the state."""
-    over: tuple[grpc.StatusCode, str] | None = None
+    over: tuple[StatusCode, str] | None = None
     """Why its stream ends."""
 
 
@@ -111,18 +109,6 @@ class StateServicer:
         """Name the routers that watch, by region and name."""
         return frozenset(f"{it.hello.region}/{it.hello.router}" for it in self._watchers.values())
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register the service."""
-
-        async def watch(_requests: object, context: _Context) -> None:
-            await self._watch(context)
-
-        method = grpc.stream_stream_rpc_method_handler(watch)
-        handler: grpc.GenericRpcHandler[Any, Any] = grpc.method_handlers_generic_handler(
-            STATE_SERVICE, {WATCH_METHOD: method}
-        )
-        server.add_generic_rpc_handlers((handler,))
-
     def wake_lacking(self) -> None:
         """Tell the watchers that lack something of the state, before they ask."""
         for watcher in self._watchers.values():
@@ -142,20 +128,21 @@ class StateServicer:
             try:
                 self._admit(watcher.identity, watcher.hello)
             except WatchRefusedError as error:
-                watcher.over = grpc.StatusCode.PERMISSION_DENIED, str(error)
+                watcher.over = StatusCode.PERMISSION_DENIED, str(error)
                 watcher.wake.set()
 
-    async def _watch(self, context: _Context) -> None:
+    async def watch(self, stream: MessageStream) -> None:
+        """Serve one watcher."""
         # A client that is still writing when it is refused does not learn why: read first.
-        request = await self._first_request(context)
-        identity = _identity(context)
+        request = await self._first_request(stream)
+        identity = parse_identity(stream.metadata(IDENTITY_HEADER))
         if identity is None:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no verified identity")
+            await stream.abort(StatusCode.PERMISSION_DENIED, "no verified identity")
         try:
             admission = self._admit(identity, request.hello)
         except WatchRefusedError as error:
             _log.warning("watcher refused", identity=identity, problem=str(error))
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+            await stream.abort(StatusCode.PERMISSION_DENIED, str(error))
         watcher = _Watcher(
             identity,
             request.hello,
@@ -164,22 +151,22 @@ class StateServicer:
             ping=request.ping if request.HasField("ping") else None,
         )
         try:
-            await self._enter(watcher, context)
-            await self._converse(watcher, context)
+            await self._enter(watcher, stream)
+            await self._converse(watcher, stream)
         finally:
             self._leave(watcher)
 
-    async def _first_request(self, context: _Context) -> WatchRequest:
+    async def _first_request(self, stream: MessageStream) -> WatchRequest:
         try:
             async with asyncio.timeout(self._settings.hello_seconds):
-                request = await _read(context)
+                request = await _read(stream)
         except TimeoutError:
             request = None
         if request is None or not request.HasField("hello"):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the hello is missing")
+            await stream.abort(StatusCode.INVALID_ARGUMENT, "the hello is missing")
         return request
 
-    async def _enter(self, watcher: _Watcher, context: _Context) -> None:
+    async def _enter(self, watcher: _Watcher, stream: MessageStream) -> None:
         """A router watches once: its newer stream replaces the one before.
 
         What has been replaced may take long to end, where its watcher does not read: as many such
@@ -191,9 +178,9 @@ class StateServicer:
         self._streams[identity] += 1
         is_one_more = before is None and self._watchers_of(identity) >= limit
         if is_one_more or self._streams[identity] > 2 * limit:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
+            await stream.abort(StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
         if before is not None:
-            before.over = grpc.StatusCode.ABORTED, "a newer stream has replaced it"
+            before.over = StatusCode.ABORTED, "a newer stream has replaced it"
             before.wake.set()
         self._refresh()
         self._watchers[key] = watcher
@@ -210,19 +197,19 @@ class StateServicer:
         if watcher.relay is not None:
             self._close_relay(watcher.relay)
 
-    async def _converse(self, watcher: _Watcher, context: _Context) -> None:
-        reader = asyncio.create_task(self._listen(watcher, context))
+    async def _converse(self, watcher: _Watcher, stream: MessageStream) -> None:
+        reader = asyncio.create_task(self._listen(watcher, stream))
         reader.add_done_callback(lambda _: watcher.wake.set())
         try:
-            await self._tell(watcher, reader, context)
+            await self._tell(watcher, reader, stream)
         finally:
             reader.cancel()
 
-    async def _listen(self, watcher: _Watcher, context: _Context) -> None:
+    async def _listen(self, watcher: _Watcher, stream: MessageStream) -> None:
         """Note the pings, no faster than they may come."""
         settings = self._settings
         budget = Budget(settings.pings_per_second, settings.ping_burst, self._clock)
-        while (request := await _read(context)) is not None:
+        while (request := await _read(stream)) is not None:
             if request.HasField("ping"):
                 watcher.ping = request.ping
                 watcher.wake.set()
@@ -230,15 +217,15 @@ class StateServicer:
                 await asyncio.sleep(pause_seconds)
 
     async def _tell(
-        self, watcher: _Watcher, reader: "asyncio.Task[None]", context: _Context
+        self, watcher: _Watcher, reader: "asyncio.Task[None]", stream: MessageStream
     ) -> None:
         response = WatchResponse(hello=self._hello)
         while not reader.done():
             if watcher.over is not None:
-                await context.abort(*watcher.over)
+                await stream.abort(*watcher.over)
             self._fill(response, watcher)
             if response.ListFields():
-                await context.write(response.SerializeToString())
+                await stream.write(response.SerializeToString())
             response = WatchResponse()
             await watcher.wake.wait()
             watcher.wake.clear()
@@ -269,17 +256,10 @@ class StateServicer:
         watcher.state_at = self._clock() + max(settings.state_seconds, taken_seconds)
 
 
-def _identity(context: _Context) -> str | None:
-    values = [value for key, value in context.invocation_metadata() or () if key == IDENTITY_HEADER]
-    if len(values) != 1 or not isinstance(values[0], str):
-        return None
-    return parse_identity(values[0])
-
-
-async def _read(context: _Context) -> WatchRequest | None:
+async def _read(stream: MessageStream) -> WatchRequest | None:
     """Read a request; None at the end, or where it is none."""
-    message = await context.read()
-    if not isinstance(message, bytes):
+    message = await stream.read()
+    if message is None:
         return None
     try:
         return WatchRequest.FromString(message)

@@ -7,7 +7,7 @@ from typing import NoReturn, Protocol
 
 from grpc import StatusCode
 
-_PREFIX_BYTES = 5
+from heliostat_extproc.grpc_streams.message_stream import PREFIX_BYTES
 
 
 class CallAbortedError(Exception):
@@ -21,8 +21,16 @@ class CallAbortedError(Exception):
 class Outlet(Protocol):
     """Where a call's messages go."""
 
-    def send(self, stream: int, message: bytes) -> None:
-        """Send one message, after those before it."""
+    def send(self, stream: int, message: bytes) -> bool:
+        """Send one message, after those before it; false where it has to wait."""
+        ...
+
+    async def sent(self, stream: int) -> None:
+        """Wait until all messages are sent."""
+        ...
+
+    def on_read(self, stream: int, size: int) -> None:
+        """So many bytes have been read, and leave room for others."""
         ...
 
 
@@ -63,11 +71,14 @@ class Call:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._messages.popleft()
+        message = self._messages.popleft()
+        self._outlet.on_read(self._stream, len(message) + PREFIX_BYTES)
+        return message
 
     async def write(self, message: bytes) -> None:
-        """Send a message."""
-        self._outlet.send(self._stream, message)
+        """Send a message; returns once the caller takes it."""
+        if not self._outlet.send(self._stream, message):
+            await self._outlet.sent(self._stream)
 
     async def abort(self, code: StatusCode, details: str) -> NoReturn:
         """End the call with this status: raises."""
@@ -78,7 +89,7 @@ class Call:
         if self._problem is not None:
             return
         if self._missing is None and not self._head and _is_one_message(data, self._largest_bytes):
-            self._messages.append(data[_PREFIX_BYTES:])
+            self._messages.append(data[PREFIX_BYTES:])
             self._wake()
             return
         if self._missing is not None and len(data) < self._missing:
@@ -93,11 +104,11 @@ class Call:
         """Take in the rest of a message, or the prefix of the next; give what is left."""
         if self._missing is None:
             data, self._head = self._head + data, b""
-            if len(data) < _PREFIX_BYTES:
+            if len(data) < PREFIX_BYTES:
                 self._head = data
                 return b""
             self._missing = self._read_prefix(data)
-            data = data[_PREFIX_BYTES:]
+            data = data[PREFIX_BYTES:]
         self._parts.append(data[: self._missing])
         data, missing = data[self._missing :], self._missing - len(data)
         self._missing = max(0, missing)
@@ -107,7 +118,7 @@ class Call:
         return data
 
     def _read_prefix(self, data: bytes) -> int:
-        length = int.from_bytes(data[1:_PREFIX_BYTES])
+        length = int.from_bytes(data[1:PREFIX_BYTES])
         if data[0]:
             self._fail(StatusCode.UNIMPLEMENTED, "compressed messages are not understood")
         elif length > self._largest_bytes:
@@ -133,5 +144,5 @@ class Call:
 
 def _is_one_message(data: bytes, largest_bytes: int) -> bool:
     """Whether this is exactly one message, not compressed and not too large."""
-    head, size = data[:_PREFIX_BYTES], len(data) - _PREFIX_BYTES
+    head, size = data[:PREFIX_BYTES], len(data) - PREFIX_BYTES
     return 0 <= size <= largest_bytes and not head[0] and int.from_bytes(head[1:]) == size

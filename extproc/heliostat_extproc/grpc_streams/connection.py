@@ -1,7 +1,7 @@
 """One HTTP/2 connection (RFC 9113) of calls (gRPC over HTTP/2), on an asyncio transport.
 
-What comes is never held up: Envoy's ext_proc sends a body and waits for its answer, and the largest
-message is bounded. What goes is held back as the other end's windows say.
+What a call sends is held back until it is read, as its window says, and what goes to it as the
+other end's windows say. The connection itself holds nobody back.
 """
 
 import asyncio
@@ -27,17 +27,10 @@ from heliostat_extproc.grpc_streams.header_blocks import (
     HeaderReader,
     trailers_block,
 )
-from heliostat_extproc.grpc_streams.message_stream import Handler, MessageStream
+from heliostat_extproc.grpc_streams.message_stream import Handler, Limits, MessageStream
 
-_WINDOW_STEP = 2**30
-"""Bytes after which the other end may send so many more, of a stream or of all."""
-_SETTINGS = frames.write_settings(
-    {
-        Setting.MAX_CONCURRENT_STREAMS: frames.LARGEST_WINDOW,
-        Setting.INITIAL_WINDOW_SIZE: frames.LARGEST_WINDOW,
-        Setting.MAX_HEADER_LIST_SIZE: frames.LARGEST_BLOCK_BYTES,
-    }
-) + frames.write_window_update(0, frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW)
+_CONNECTION_STEP_BYTES = 2**30
+"""After so many bytes of all calls the other end may send so many more."""
 _CANCEL_SECONDS = 1.0
 _OK = trailers_block(StatusCode.OK.value[0])
 _PREFIX = (0).to_bytes(1)
@@ -52,14 +45,19 @@ class _Stream:
     call: Call
     task: "asyncio.Task[None]"
     window: int
-    received: int = 0
-    """Bytes since the other end was last allowed more."""
+    """What may go."""
+    allowed: int
+    """What may come."""
+    taken: int = 0
+    """What has been read of what has come, and has not been allowed anew."""
     has_begun: bool = False
     """Whether the answer's headers are sent."""
     is_half_closed: bool = False
     """Whether the caller has said all."""
     waiting: deque[memoryview] = field(default_factory=deque)
     """What the windows hold back."""
+    sent: "asyncio.Future[None] | None" = None
+    """Done when nothing waits any more."""
     trailers: bytes | None = None
     """What ends the answer, once nothing waits any more."""
 
@@ -79,12 +77,12 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         handlers: Mapping[str, Handler],
-        largest_bytes: int,
+        limits: Limits,
         on_open: Callable[["Connection"], None],
         on_closed: Callable[["Connection"], None],
     ) -> None:
         self._handlers = handlers
-        self._largest_bytes = largest_bytes
+        self._limits = limits
         self._on_open = on_open
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -99,7 +97,7 @@ class Connection(asyncio.Protocol):
         self._newest_stream = 0
         self._last_stream = 0
         """The newest that was served; those that come after `leave` are not."""
-        self._is_leaving = self._is_closed = False
+        self._is_leaving = self._is_closed = self._is_paused = False
         self._window = self._stream_window = frames.DEFAULT_WINDOW
         self._frame_bytes = frames.DEFAULT_FRAME_BYTES
         self._received_bytes = 0
@@ -123,7 +121,13 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what holds for this connection."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(_SETTINGS)
+        settings = {
+            Setting.MAX_CONCURRENT_STREAMS: frames.LARGEST_WINDOW,
+            Setting.INITIAL_WINDOW_SIZE: self._limits.window_bytes,
+            Setting.MAX_HEADER_LIST_SIZE: frames.LARGEST_BLOCK_BYTES,
+        }
+        more = frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW
+        self._write(frames.write_settings(settings) + frames.write_window_update(0, more))
         self._on_open(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -131,6 +135,15 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._cancel_all()
         self._on_closed(self)
+
+    def pause_writing(self) -> None:
+        """Hold everything back: the other end does not take what it is sent."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_paused = False
+        self._send_all()
 
     def leave(self) -> None:
         """Take no more calls."""
@@ -195,7 +208,7 @@ class Connection(asyncio.Protocol):
     def _take_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
         self._received_bytes += size
-        if self._received_bytes >= _WINDOW_STEP:
+        if self._received_bytes >= _CONNECTION_STEP_BYTES:
             self._write(frames.write_window_update(0, self._received_bytes))
             self._received_bytes = 0
         stream = self._streams.get(number)
@@ -204,10 +217,10 @@ class Connection(asyncio.Protocol):
             return
         if flags & Flag.PADDED:
             payload = frames.without_padding(flags, payload)
-        stream.received += size
-        if stream.received >= _WINDOW_STEP:
-            self._write(frames.write_window_update(number, stream.received))
-            stream.received = 0
+        stream.allowed -= size
+        if stream.allowed < 0:
+            raise ConnectionBrokenError(ErrorCode.FLOW_CONTROL_ERROR, "more than was allowed")
+        stream.taken += size - len(payload)
         if payload:
             stream.call.on_data(payload)
         if flags & Flag.END_STREAM:
@@ -256,12 +269,13 @@ class Connection(asyncio.Protocol):
             self._half_close(stream)
 
     def _open(self, number: int, headers: dict[str, str]) -> None:
-        call = Call(number, headers, self, self._largest_bytes)
+        limits = self._limits
+        call = Call(number, headers, self, limits.largest_bytes)
         handler = self._handlers.get(headers.get(":path", ""), _unknown)
         task = self._loop.create_task(self._serve(number, call, handler))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._streams[number] = _Stream(call, task, self._stream_window)
+        self._streams[number] = _Stream(call, task, self._stream_window, limits.window_bytes)
 
     def _half_close(self, stream: _Stream) -> None:
         stream.is_half_closed = True
@@ -292,33 +306,53 @@ class Connection(asyncio.Protocol):
         for stream in streams.values():
             stream.task.cancel()
 
-    def send(self, stream: int, message: bytes) -> None:
-        """Send one message of a call; nothing if that has ended."""
+    def on_read(self, stream: int, size: int) -> None:
+        """Allow a call to send more, in large steps, for what has been read of it."""
         it = self._streams.get(stream)
         if it is None:
             return
+        it.taken += size
+        if it.taken > self._limits.window_bytes // 2 and not it.is_half_closed:
+            self._write(frames.write_window_update(stream, it.taken))
+            it.allowed += it.taken
+            it.taken = 0
+
+    async def sent(self, stream: int) -> None:
+        """Wait until all that a call sends is on its way."""
+        it = self._streams.get(stream)
+        while it is not None and it.waiting:
+            it.sent = it.sent or self._loop.create_future()
+            await it.sent
+
+    def send(self, stream: int, message: bytes) -> bool:
+        """Send one message of a call, if that has not ended; false where it has to wait."""
+        it = self._streams.get(stream)
+        if it is None:
+            return True
         size = len(message) + 5
         begin = b""
         if not it.has_begun:
             it.has_begun = True
             begin = frames.write_frame(Kind.HEADERS, Flag.END_HEADERS, stream, RESPONSE_BLOCK)
         prefix = _PREFIX + len(message).to_bytes(4)
-        if not it.waiting and size <= min(it.window, self._window, self._frame_bytes):
+        room = min(it.window, self._window, self._frame_bytes)
+        if size <= room and not it.waiting and not self._is_paused:
             it.window -= size
             self._window -= size
             head = frames.write_head(size, Kind.DATA, 0, stream)
             self._write(b"".join((begin, head, prefix, message)))
-            return
+            return True
         self._write(begin)
         it.waiting.append(memoryview(prefix + message))
         self._send_rest(stream, it)
+        return not it.waiting
 
     def _send_rest(self, number: int, stream: _Stream) -> None:
         """Send what the windows allow of what waits, and the end where that was all."""
         waiting = stream.waiting
         while waiting:
             size = min(len(waiting[0]), stream.window, self._window, self._frame_bytes)
-            if size <= 0:
+            if size <= 0 or self._is_paused:
                 return
             stream.window -= size
             self._window -= size
@@ -326,6 +360,9 @@ class Connection(asyncio.Protocol):
             waiting[0] = waiting[0][size:]
             if not waiting[0]:
                 waiting.popleft()
+        if stream.sent is not None and not stream.sent.done():
+            stream.sent.set_result(None)
+            stream.sent = None
         if stream.trailers is not None:
             self._end(number, stream, stream.trailers)
 

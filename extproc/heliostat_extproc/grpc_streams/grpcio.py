@@ -38,7 +38,5 @@ class _Stream:
         raise AssertionError("abort has not raised")
 
     def metadata(self, name: str) -> str:
-        for key, value in self._context.invocation_metadata() or ():
-            if key == name and isinstance(value, str):
-                return value
-        return ""
+        metadata = self._context.invocation_metadata() or ()
+        return ",".join(str(value) for key, value in metadata if key == name)

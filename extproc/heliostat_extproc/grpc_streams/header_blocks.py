@@ -34,10 +34,10 @@ class HeaderReader:
         self._cached: dict[bytes, Headers] = {}
 
     def read(self, block: bytes) -> Headers:
-        """Read a block; of a repeated name the first value. Raises ConnectionBrokenError."""
-        headers = self._cached.get(block)
-        if headers is not None:
-            return headers
+        """Read a block, repeated values with commas between. Raises ConnectionBrokenError."""
+        known = self._cached.get(block)
+        if known is not None:
+            return known
         table = self._decoder.header_table
         before = table.maxsize, len(table.dynamic_entries)
         newest = table.dynamic_entries[0] if table.dynamic_entries else None
@@ -46,9 +46,10 @@ class HeaderReader:
         except (HPACKError, ValueError, IndexError) as error:
             problem = f"no header block: {error}"
             raise ConnectionBrokenError(ErrorCode.COMPRESSION_ERROR, problem) from error
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(fields)
-        }
+        headers: Headers = {}
+        for raw_name, raw_value in fields:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
         # The table changes by a new first entry, which is another object, or by its limit.
         after = table.maxsize, len(table.dynamic_entries)
         is_same = not table.dynamic_entries or table.dynamic_entries[0] is newest

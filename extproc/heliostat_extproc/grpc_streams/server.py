@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from heliostat_extproc.grpc_streams.connection import Connection
-from heliostat_extproc.grpc_streams.message_stream import Handler
+from heliostat_extproc.grpc_streams.message_stream import Handler, Limits
 from heliostat_extproc.grpc_streams.unix_socket import OwnSocket
 
 _POLL_SECONDS = 0.01
@@ -15,9 +15,9 @@ _BACKLOG = 1024
 class StreamServer:
     """Serves calls by their paths, `/SERVICE/METHOD`."""
 
-    def __init__(self, handlers: Mapping[str, Handler], largest_bytes: int) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], limits: Limits) -> None:
         self._handlers = handlers
-        self._largest_bytes = largest_bytes
+        self._limits = limits
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._socket: OwnSocket | None = None
@@ -56,7 +56,7 @@ class StreamServer:
     def _connect(self) -> Connection:
         return Connection(
             self._handlers,
-            self._largest_bytes,
+            self._limits,
             self._connections.add,
             self._connections.discard,
         )

@@ -23,7 +23,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2_grpc import (
 
 from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.access_log import ACCESS_LOG_PATH, AccessLogServer
-from heliostat_extproc.envoy.addresses import requests_socket
+from heliostat_extproc.envoy.addresses import requests_socket, state_socket
 from heliostat_extproc.envoy.ads import AdsServer
 from heliostat_extproc.envoy.bootstrap import BootstrapSettings
 from heliostat_extproc.envoy.federation import FederationSettings
@@ -262,7 +262,7 @@ class Region:
         self.server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("heliostat.v1.State", {"Watch": watch}),)
         )
-        for path in (socket, requests_socket(socket)):
+        for path in (socket, requests_socket(socket), state_socket(socket)):
             self.server.add_insecure_port(f"unix:{path}")
         await self.server.start()
         self.stack.push_async_callback(self.server.stop, None)

