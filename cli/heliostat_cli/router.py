@@ -44,7 +44,8 @@ from heliostat_routing.settings import PolicyName
 
 DEFAULT_ADMIN_PORT = 9090
 _MIB = 1024 * 1024
-_LARGEST_BODY_LIMIT_MIB = 1024
+_LARGEST_BODY_LIMIT_MIB = 255
+"""A message of Envoy's with a body must stay within 256 MiB."""
 """HTTP/2 has no window for two gibibytes."""
 
 

@@ -33,8 +33,8 @@ from heliostat_routing.events import ForwardTurnedAway, RequestArrived
 
 DEFAULT_BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """The largest request body; the same as Envoy's own limit."""
-_HELD_BODIES = 16
-"""So many of the largest bodies of streaming gateways are held at once."""
+_HELD_BODY_BYTES = 512 * 1024 * 1024
+"""What the bodies of streaming gateways may take at once."""
 
 _ENTRANCES: dict[str, wire.Entrance] = {entrance.value: entrance for entrance in wire.Entrance}
 _log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ class ExtProcServicer:
         self._directory = directory
         self._observer = observer
         self._settings = settings
-        self._held_bodies = HeldBodies(_HELD_BODIES * settings.body_limit_bytes)
+        self._held_bodies = HeldBodies(_HELD_BODY_BYTES)
         self._idle: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -198,6 +198,8 @@ class ExtProcServicer:
             elif isinstance(exchange, PickerExchange):
                 self._tell(exchange)
             await _write(answer, stream)
+            if isinstance(exchange, PickerExchange):
+                exchange.on_written()
 
     def _traceparent(self, exchange: Conversation, stream: MessageStream) -> str:
         """Take the trace context of Envoy's call, else that of the request, where it matters."""

@@ -80,7 +80,7 @@ class Listeners:
         try:
             await self._start()
         except OSError as error:
-            raise ListenError(f"cannot listen on {error.filename}: {error.strerror}") from error
+            raise ListenError(f"cannot listen: {error}") from error
 
     async def _start(self) -> None:
         self._socket.path.parent.mkdir(parents=True, exist_ok=True)

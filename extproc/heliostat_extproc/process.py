@@ -1,7 +1,8 @@
 """The router process: all its parts, wired in one place.
 
 One event loop drives the core; Envoy comes over one Unix socket for requests and their logs, over
-another for configuration; people and Prometheus come over the admin port.
+another for configuration, over a third for those who watch the state; people and Prometheus come
+over the admin port.
 """
 
 import asyncio

@@ -15,6 +15,7 @@ from heliostat_extproc.grpc_streams.message_stream import Limits, MessageStream
 from .seeds import mutated
 
 LARGEST_BYTES = 1000
+LIMITS = Limits(LARGEST_BYTES, 2 * LARGEST_BYTES + 10)
 PATH = "/s/m"
 
 
@@ -73,7 +74,7 @@ async def converse(pieces: list[bytes]) -> None:
     unexpected: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, it: unexpected.append(it))
     transport, closed = Transport(), []
-    connection = Connection({PATH: echo}, Limits(LARGEST_BYTES), lambda _it: None, closed.append)
+    connection = Connection({PATH: echo}, LIMITS, lambda _it: None, closed.append)
     connection.connection_made(transport)
     for piece in pieces:
         if transport.is_closed:

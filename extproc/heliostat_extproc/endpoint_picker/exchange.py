@@ -72,6 +72,11 @@ class PickerExchange(Exchange):
         if self._account is not None:
             self._account.on_stream_end()
 
+    def on_written(self) -> None:
+        """The gateway has taken an answer: after the pick the body is held no longer."""
+        if self.phase is Phase.ANSWERED:
+            self._forget_body()
+
     def close(self) -> None:
         """End what the request holds."""
         self._forget_body()
@@ -190,7 +195,7 @@ class PickerExchange(Exchange):
             return bytes(pick.SerializeToString())
         pick = pick_answer("request_headers", named, new_length=new_length)
         body = bytes(self._body) if new_body is None else new_body
-        self._forget_body()
+        self._body.clear()
         answers = [
             bytes(pick.SerializeToString()),
             *body_answers("request_body", body, end_of_stream=not self._trailers),

@@ -48,6 +48,7 @@ from heliostat_extproc.envoy.control_plane import (
     ads_source,
     router_cluster,
     router_service,
+    state_windows,
 )
 from heliostat_extproc.envoy.entrances import connection_manager
 from heliostat_extproc.envoy.federation_listeners import federation_listeners, internal_listeners
@@ -91,7 +92,7 @@ def build_bootstrap(settings: BootstrapSettings) -> Bootstrap:
     extensions = []
     if settings.federation is not None:
         state = state_socket(settings.router_socket)
-        clusters.append(router_cluster(STATE_CLUSTER, state))
+        clusters.append(router_cluster(STATE_CLUSTER, state, state_windows()))
         extensions.append(internal_listeners())
     if settings.traces is not None:
         clusters.append(collector_cluster(settings.traces))

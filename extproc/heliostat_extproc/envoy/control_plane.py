@@ -37,8 +37,11 @@ from heliostat_extproc.envoy import wire
 from heliostat_extproc.envoy.addresses import pipe_address
 
 UNLIMITED = 2**31 - 1
+_LARGEST_WINDOW_BYTES = 2**31 - 1
 STATE_CLUSTER = "state"
-"""The router's socket too; apart from its other calls, so that state streams can be counted."""
+"""The router's state streams, apart from its other calls so that they can be counted."""
+STATE_STREAM_BYTES = 65_535
+"""What a watcher that does not read leaves with its gateway's Envoy."""
 
 _HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -85,18 +88,26 @@ def upstream_http2(options: Http2ProtocolOptions | None = None) -> dict[str, Any
     )
 
 
-def router_cluster(name: str, socket: Path) -> Cluster:
-    """Reach the router's gRPC services."""
+def router_cluster(name: str, socket: Path, http2: Http2ProtocolOptions | None = None) -> Cluster:
+    """Reach gRPC services of the router."""
     endpoint = LbEndpoint(endpoint=Endpoint(address=pipe_address(socket)))
     return Cluster(
         name=name,
         type=ClusterDiscoveryType.STATIC,
         connect_timeout=timedelta(seconds=1),
         circuit_breakers=unlimited_breakers(),
-        typed_extension_protocol_options=upstream_http2(),
+        typed_extension_protocol_options=upstream_http2(http2),
         load_assignment=ClusterLoadAssignment(
             cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
         ),
+    )
+
+
+def state_windows() -> Http2ProtocolOptions:
+    """Bound what is under way to each watcher, and so that none takes another's room."""
+    return Http2ProtocolOptions(
+        initial_stream_window_size=STATE_STREAM_BYTES,
+        initial_connection_window_size=_LARGEST_WINDOW_BYTES,
     )
 
 

@@ -14,7 +14,7 @@ class BootstrapSettings:
     """Where Envoy listens, where the router is, and the limits of the listener."""
 
     router_socket: Path
-    """The Unix socket on which the router serves ADS; `requests_socket` lies beside it."""
+    """The Unix socket on which the router serves ADS; others lie beside it."""
     admin: Path | int
     """Envoy's own admin interface: a Unix socket, or a port on loopback."""
     listen_address: str = "0.0.0.0"  # noqa: S104 - a gateway listens for everyone

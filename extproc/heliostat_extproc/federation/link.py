@@ -45,8 +45,10 @@ class LinkSettings:
     """So often that a lost packet is soon missed: TCP sends it again once three more have come."""
     pings_per_second: float = 200.0
     """Of all links together: the more there are, the less often each is pinged."""
-    silent_seconds: float = 0.65
-    """Without an echo, beside the round trip: then the other end is not heard any more. TCP needs
+    silent_seconds: float = 0.6
+    """Without an echo, beside the round trip: then the other end is not heard any more."""
+    given_up_seconds: float = 0.06
+    """After that what runs there is given up too, unless its gateway has given a sign. TCP needs
     0.62 s to get over 0.2 s without a network at a round trip of 0.1 s (Linux 6.18)."""
     doubtful_seconds: float = 0.15
     """Without an echo, beside the round trip: then the other end's gateway is asked for a sign."""
@@ -159,9 +161,14 @@ class Link:
         self._replaced_told_at = -inf
 
     def quiet_seconds(self, now: float, silence_seconds: float) -> float:
-        """Say for how long it will be heard yet if no more echo comes."""
+        """Say how long it is until it is not heard, or given up, if no more echo comes."""
         silent = self.liveness.silent_seconds(now)
-        return inf if silent is None or not self.heard else silence_seconds - silent
+        if silent is None or not (self.heard or self.reached):
+            return inf
+        if self.heard:
+            return silence_seconds - silent
+        hoped_for_seconds = silence_seconds + self._settings.given_up_seconds - silent
+        return hoped_for_seconds if hoped_for_seconds > 0.0 else inf
 
     def check(self, now: float, silence_seconds: float) -> None:
         """Find out whether the other end is heard no more."""
@@ -184,7 +191,10 @@ class Link:
         if self.heard is None:
             return
         limit_seconds = silence_seconds + (self.liveness.round_trip_seconds or 0.0)
-        reached = self.heard or now - self._signed_at <= limit_seconds
+        is_hoped_for = silent is not None and (
+            silent <= silence_seconds + self._settings.given_up_seconds
+        )
+        reached = self.heard or is_hoped_for or now - self._signed_at <= limit_seconds
         if reached is not self.reached:
             self.reached = reached
             self._far_end.on_reached(reached=reached)

@@ -28,9 +28,9 @@ MOST_COUNT = 10**9
 """Requests or tokens; more is not sane."""
 LONGEST_MICROSECONDS = 10**12
 LARGEST_MESSAGE_BYTES = 4 * 1024 * 1024
-LARGEST_REQUEST_BYTES = 16 * 1024
+LARGEST_REQUEST_BYTES = 2048
 """Of a watcher: its hello, or a ping."""
-UNREAD_BYTES = 64 * 1024
+UNREAD_BYTES = 8192
 """What a watcher may send before it is read."""
 
 

@@ -1,7 +1,8 @@
 """The State service: routers of other regions and of this one watch what this router says.
 
 Who they are is what Envoy has verified of their certificates. What a watcher can cost is bounded:
-its streams, the rate of its pings, and what is written for it, which is never more than it takes.
+its streams once it has introduced itself, the rate of its pings, and what is written for it, which
+is never more than it takes.
 """
 
 import asyncio
@@ -229,6 +230,7 @@ class StateServicer:
             response = WatchResponse()
             await watcher.wake.wait()
             watcher.wake.clear()
+        await reader  # raises where the watcher has broken the protocol
 
     def _fill(self, response: WatchResponse, watcher: _Watcher) -> None:
         """Put in what the watcher lacks."""

@@ -220,7 +220,8 @@ class Connection(asyncio.Protocol):
         stream.allowed -= size
         if stream.allowed < 0:
             raise ConnectionBrokenError(ErrorCode.FLOW_CONTROL_ERROR, "more than was allowed")
-        stream.taken += size - len(payload)
+        if size > len(payload):
+            self.on_read(number, size - len(payload))  # nobody will read the padding
         if payload:
             stream.call.on_data(payload)
         if flags & Flag.END_STREAM:
@@ -321,7 +322,8 @@ class Connection(asyncio.Protocol):
         """Wait until all that a call sends is on its way."""
         it = self._streams.get(stream)
         while it is not None and it.waiting:
-            it.sent = it.sent or self._loop.create_future()
+            if it.sent is None or it.sent.done():
+                it.sent = self._loop.create_future()
             await it.sent
 
     def send(self, stream: int, message: bytes) -> bool:
@@ -362,7 +364,6 @@ class Connection(asyncio.Protocol):
                 waiting.popleft()
         if stream.sent is not None and not stream.sent.done():
             stream.sent.set_result(None)
-            stream.sent = None
         if stream.trailers is not None:
             self._end(number, stream, stream.trailers)
 

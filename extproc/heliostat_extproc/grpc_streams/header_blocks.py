@@ -16,6 +16,7 @@ Headers = dict[str, str]
 _LARGEST_LIST_BYTES = 4 * LARGEST_BLOCK_BYTES
 """Of what a block says: a reference of a byte can stand for a whole header."""
 _MOST_CACHED = 256
+_LARGEST_CACHED_BYTES = 4096
 _STATUS_200 = b"\x88"
 """`:status: 200`, number 8 of the static table."""
 _CONTENT_TYPE = b"\x0f\x10"
@@ -53,10 +54,10 @@ class HeaderReader:
         # The table changes by a new first entry, which is another object, or by its limit.
         after = table.maxsize, len(table.dynamic_entries)
         is_same = not table.dynamic_entries or table.dynamic_entries[0] is newest
-        if after == before and is_same and len(self._cached) < _MOST_CACHED:
-            self._cached[block] = headers
-        else:
+        if after != before or not is_same or len(self._cached) >= _MOST_CACHED:
             self._cached.clear()
+        elif len(block) <= _LARGEST_CACHED_BYTES:
+            self._cached[block] = headers
         return headers
 
 

@@ -23,7 +23,7 @@ class StreamServer:
         self._socket: OwnSocket | None = None
 
     async def start(self, path: Path) -> None:
-        """Listen; raise OSError where that cannot be."""
+        """Listen; raise OSError where that cannot be, SocketTakenError where it is not free."""
         socket = OwnSocket(path)
         await socket.check_free()
         loop = asyncio.get_running_loop()

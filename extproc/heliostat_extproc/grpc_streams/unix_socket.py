@@ -1,9 +1,12 @@
 """The path of a Unix socket: taken from nobody who listens, and left to whoever has it by now."""
 
 import asyncio
-import errno
 from contextlib import suppress
 from pathlib import Path
+
+
+class SocketTakenError(OSError):
+    """It cannot be listened on this path; the text says why."""
 
 
 class OwnSocket:
@@ -14,13 +17,17 @@ class OwnSocket:
         self._identity: tuple[int, int] | None = None
 
     async def check_free(self) -> None:
-        """Raise OSError where somebody listens there, or where it is no socket."""
+        """Raise SocketTakenError where somebody listens there, or where no socket can be."""
         if self.path.exists() and not self.path.is_socket():
-            raise FileExistsError(errno.EEXIST, "is no socket", str(self.path))
-        with suppress(FileNotFoundError, ConnectionRefusedError):
+            raise SocketTakenError(f"{self.path} is no socket")
+        try:
             _, writer = await asyncio.open_unix_connection(self.path)
-            writer.close()
-            raise OSError(errno.EADDRINUSE, "somebody else listens there", str(self.path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError as error:
+            raise SocketTakenError(f"{self.path}: {error.strerror or error}") from error
+        writer.close()
+        raise SocketTakenError(f"somebody else listens on {self.path}")
 
     def claim(self) -> None:
         """Note that what is there now is this process' own."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
+import hpack
 import pytest
 from structlog.testing import capture_logs
 
@@ -16,6 +17,7 @@ from heliostat_extproc.federation.protocol import WATCH_PATH
 from heliostat_extproc.federation.reports import LinkReason, LinkState
 from heliostat_extproc.federation.slots import OwnState, PoolState
 from heliostat_extproc.federation.state_pb2 import Hello, WatchRequest, WatchResponse
+from heliostat_extproc.grpc_streams import frames
 from heliostat_routing.capacity import PoolCapacity
 from heliostat_routing.events import (
     PeerLost,
@@ -422,6 +424,45 @@ async def test_watchers_of_one_identity_are_bounded(regions: Any) -> None:
         again = await watch(regions, Hello(region="asia", router="r5"), metadata=ASIA)
         assert isinstance(again, WatchResponse)
         assert await calls[5].code() is grpc.StatusCode.ABORTED
+
+
+async def test_streams_that_were_replaced_and_do_not_end_are_bounded(regions: Any) -> None:
+    """A router that comes again and again, and does not read what it is told, is refused once it
+    has as many such streams as it may have watchers."""
+    await regions["us-1"].start(peers=["asia"])
+    reader, writer = await asyncio.open_unix_connection(regions["us-1"].socket)
+    encoder, kinds, flag = hpack.Encoder(), frames.Kind, frames.Flag
+    writer.write(frames.PREFACE + frames.write_settings({frames.Setting.INITIAL_WINDOW_SIZE: 0}))
+    hello = Hello(region="asia", router="r")
+    message = WatchRequest(hello=hello, ping=1).SerializeToString()
+    for stream in range(1, 2 * 129, 2):
+        block = encoder.encode([(":method", "POST"), (":path", WATCH_PATH), *ASIA])
+        writer.write(frames.write_frame(kinds.HEADERS, flag.END_HEADERS, stream, block))
+        data = b"\0" + len(message).to_bytes(4) + message
+        writer.write(frames.write_frame(kinds.DATA, 0, stream, data))
+    ended: list[tuple[int, str]] = []
+    decoder = hpack.Decoder()
+    async with asyncio.timeout(10):
+        while not ended:
+            head = await reader.readexactly(frames.HEAD_BYTES)
+            length, kind, flags, stream = frames.read_head(head, 0)
+            payload = await reader.readexactly(length)
+            if kind == kinds.HEADERS and flags & flag.END_STREAM:
+                ended.append((stream, dict(decoder.decode(payload))["grpc-status"]))
+    writer.close()
+    assert ended == [(257, str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]))]
+
+
+async def test_a_watcher_that_breaks_the_protocol_is_told_so(regions: Any) -> None:
+    """A request that is too large ends its stream with a status."""
+    await regions["us-1"].start(peers=["asia"])
+    async with grpc.aio.insecure_channel(f"unix:{regions['us-1'].socket}") as channel:
+        call = channel.stream_stream(WATCH_PATH, None, None)(None, metadata=ASIA)
+        hello = Hello(region="asia", router="r")
+        await call.write(WatchRequest(hello=hello).SerializeToString())
+        assert isinstance(await call.read(), bytes)
+        await call.write(b"x" * 5000)
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_a_flood_of_pings_is_not_read(regions: Any) -> None:

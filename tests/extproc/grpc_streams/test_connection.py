@@ -320,6 +320,10 @@ async def test_a_long_header_ends_no_connection(peer: Peer) -> None:
             + frames.write_settings({Setting.INITIAL_WINDOW_SIZE: 65_536}),
             ErrorCode.FLOW_CONTROL_ERROR,
         ),
+        (
+            _headers(1, b"\x88") + frames.write_window_update(1, 2**31 - 1),
+            ErrorCode.FLOW_CONTROL_ERROR,
+        ),
         (frames.write_window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
         (frames.write_window_update(0, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
         (frames.write_frame(Kind.PING, 0, 0, b"123"), ErrorCode.FRAME_SIZE_ERROR),
@@ -428,6 +432,40 @@ async def test_a_writer_waits_for_who_does_not_read() -> None:
     assert written > 60
     await peer.send(frames.write_reset(1, ErrorCode.CANCEL))
     assert peer.connection.is_idle
+
+
+async def test_a_write_that_was_given_up_hinders_no_other() -> None:
+    """The next waits for itself."""
+    outcomes: list[str] = []
+
+    async def talk(stream: MessageStream) -> None:
+        try:
+            async with asyncio.timeout(0.01):
+                await stream.write(b"x" * 100)
+        except TimeoutError:
+            outcomes.append("given up")
+        await stream.write(b"y")
+        outcomes.append("written")
+
+    peer = Peer(talk)
+    await peer.send(
+        frames.PREFACE, frames.write_settings({Setting.INITIAL_WINDOW_SIZE: 10}), peer.call(1)
+    )
+    async with asyncio.timeout(5):
+        while not outcomes:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await peer.send(frames.write_window_update(1, 10_000))
+    assert outcomes == ["given up", "written"]
+
+
+async def test_padding_uses_up_no_window() -> None:
+    """Also where there is more of it than of the message."""
+    peer = Peer(limits=Limits(100, 1000))
+    await peer.send(frames.PREFACE, frames.write_settings({}), peer.call(1))
+    for byte in message(b"x" * 50):
+        padded = bytes([200, byte]) + b"\0" * 200
+        await peer.send(data(1, padded, Flag.PADDED))
+    assert answers(peer.heard(), 1) == message(b"x" * 50)
 
 
 def _settings(heard: list[tuple[int, int, int, bytes]]) -> dict[int, int]:

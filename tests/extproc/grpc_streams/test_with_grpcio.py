@@ -11,6 +11,7 @@ import pytest
 
 from heliostat_extproc.grpc_streams.message_stream import Limits, MessageStream
 from heliostat_extproc.grpc_streams.server import StreamServer
+from heliostat_extproc.grpc_streams.unix_socket import SocketTakenError
 
 PATH = "/test.Service/Talk"
 LARGEST_BYTES = 32 * 1024 * 1024
@@ -174,7 +175,7 @@ async def test_a_socket_is_taken_from_nobody_who_listens(tmp_path: Path) -> None
     path = tmp_path / "s.sock"
     async with talking(tmp_path, echo) as (_, channel):
         second = StreamServer({PATH: echo}, Limits(LARGEST_BYTES))
-        with pytest.raises(OSError, match="somebody else listens"):
+        with pytest.raises(SocketTakenError, match="somebody else listens"):
             await second.start(path)
         await second.stop(0.0)
         assert await answers_to(channel.stream_stream(PATH)(), b"x") == [b"x"]
@@ -197,6 +198,6 @@ async def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     """A file of someone's is not a socket that was left behind."""
     path = tmp_path / "s.sock"
     path.write_text("mine")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(SocketTakenError, match="no socket"):
         await StreamServer({}, Limits(LARGEST_BYTES)).start(path)
     assert path.read_text() == "mine"
