@@ -38,7 +38,7 @@ class BootstrapSettings:
     pool that it came for, while the router still has it open."""
     max_hold_seconds: float = 3600.0
     """The longest hold that the router may ask for."""
-    log_flush_seconds: float = 0.05
+    log_flush_seconds: float = 0.01
     """How long a log entry may wait for others: the ledger learns of a retry this late."""
     max_client_connections: int = 50_000
     """Connections of clients beyond which new ones are closed: each costs Envoy memory."""
