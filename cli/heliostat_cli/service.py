@@ -58,6 +58,8 @@ async def _with_signals(serve: Callable[[asyncio.Event], Awaitable[None]]) -> No
     def on_signal() -> None:
         if stop.is_set():
             task.cancel()
+        else:
+            print("Waiting for what is under way; once more ends it at once.", file=sys.stderr)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

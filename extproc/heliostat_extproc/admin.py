@@ -1,6 +1,6 @@
 """The admin interface over HTTP: metrics, health and what the router believes, for operators."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ class AdminSources:
     views: Callable[[], tuple[PoolView, ...]]
     problems: Callable[[], list[str]]
     """What is wrong with the manifests, a sentence each."""
+    silent_engines: Callable[[], Mapping[str, str]]
+    """The engines that give no metrics, with the reason."""
     is_ready: Callable[[], bool]
     endpoints: Callable[[], EndpointsReport]
     peers: Callable[[], PeersReport]
@@ -54,7 +56,10 @@ def build_admin(sources: AdminSources) -> web.Application:
 
     async def pools(_request: web.Request) -> web.Response:
         views = [asdict(view) for view in sources.views()]
-        return web.json_response({"pools": views, "problems": sources.problems()})
+        silent = [{"endpoint": it, "reason": why} for it, why in sources.silent_engines().items()]
+        return web.json_response(
+            {"pools": views, "problems": sources.problems(), "silent_engines": silent}
+        )
 
     async def endpoints(_request: web.Request) -> web.Response:
         return web.json_response(asdict(sources.endpoints()))

@@ -357,6 +357,7 @@ class RouterProcess:
             registry=self.telemetry.registry,
             views=self.driver.views,
             problems=self._problems,
+            silent_engines=self.scraper.silent,
             is_ready=lambda: self.is_ready,
             endpoints=self.pools.report,
             peers=self._report_peers,

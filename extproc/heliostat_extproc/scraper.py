@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from heapq import heappop, heappush
+from itertools import islice
 from math import inf
 from typing import Protocol
 
@@ -21,6 +22,8 @@ import structlog
 
 from heliostat_extproc.engine_metrics import MetricsError, MetricsProblem, parse_engine_metrics
 from heliostat_routing.events import EngineMetrics, MetricsScraped, ScrapeFailed
+
+MOST_SILENT_TOLD = 100
 
 _log = structlog.get_logger(__name__)
 
@@ -206,6 +209,12 @@ class Scraper:
     def _plan(self, address: str, target: _Target, due_at: float) -> None:
         target.due_at = due_at
         heappush(self._queue, (due_at, address))
+
+    def silent(self) -> dict[str, str]:
+        """Say which engines gave no metrics when they were last asked, and why; of many some."""
+        targets = self._targets.items()
+        silent = ((address, it.problem) for address, it in targets if it.problem is not None)
+        return dict(islice(silent, MOST_SILENT_TOLD))
 
     async def _scrape(self, session: aiohttp.ClientSession, address: str, target: _Target) -> None:
         try:

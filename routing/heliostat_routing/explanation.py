@@ -78,6 +78,8 @@ class Explanation:
         if candidate.endpoint == self.winner:
             return Verdict.WON
         winning = next((c for c in self.candidates if c.endpoint == self.winner), None)
-        if winning is not None and candidate.cost_seconds >= winning.cost_seconds:
+        if winning is not None and candidate.cost_seconds > winning.cost_seconds:
             return Verdict.COSTLIER
+        if winning is not None and candidate.cost_seconds == winning.cost_seconds:
+            return Verdict.ALIKE
         return Verdict.BUSY if candidate.wait_seconds > 0 else Verdict.ALIKE

@@ -156,6 +156,7 @@ async def test_a_real_admin_port_is_understood(capsys: pytest.CaptureFixture[str
         registry=CollectorRegistry(),
         views=lambda: (PoolView("default/chat", "heliostat", 0, 0, 4.0, ()),),
         problems=lambda: ["chat.yaml: spec.model is missing"],
+        silent_engines=lambda: {f"10.0.0.{n}:8000": "unreachable" for n in range(1, 6)},
         is_ready=lambda: True,
         endpoints=lambda: EndpointsReport(synced=True, endpoints={}),
         peers=lambda: PeersReport("us", "us-0", (seen,), ()),
@@ -168,6 +169,9 @@ async def test_a_real_admin_port_is_understood(capsys: pytest.CaptureFixture[str
     to_eu = next(line for line in text.splitlines() if " eu " in line and "Connected" in line)
     assert to_eu.split() == ["us", "eu", "Connected", "102", "ms", "7", "1", "3", "free"]
     assert "chat.yaml: spec.model is missing" in " ".join(text.split())
+    assert "no metrics from 10.0.0.1:8000 (unreachable), 10.0.0.2:8000" in " ".join(text.split())
+    assert "10.0.0.4" not in text
+    assert "and 2 more" in " ".join(text.split())
 
 
 async def test_a_dead_router_is_shown_beside_the_others(

@@ -156,6 +156,26 @@ async def test_an_engine_that_refuses_is_a_failed_scrape() -> None:
     assert sink.problems[0] == FetchProblem.UNREACHABLE
 
 
+async def test_who_gives_no_metrics_is_named_until_it_does() -> None:
+    """With the reason; an engine that answers is not."""
+    sink, is_well = Sink(), False
+
+    async def mended(request: web.Request) -> web.StreamResponse:
+        return await (good if is_well else broken)(request)
+
+    async with (
+        engine(good) as one,
+        engine(mended) as other,
+        scraping(sink, {one, other}, set()) as scraper,
+    ):
+        await sink.wait_until(lambda: sink.count(ScrapeFailed, other) >= 1)
+        await sink.wait_until(lambda: sink.count(MetricsScraped, one) >= 1)
+        assert scraper.silent() == {other: "bad-status"}
+        is_well = True
+        await sink.wait_until(lambda: sink.count(MetricsScraped, other) >= 1)
+        assert scraper.silent() == {}
+
+
 async def test_busy_endpoints_are_scraped_more_often_than_idle_ones() -> None:
     """Requests in flight make an endpoint worth looking at."""
     sink = Sink()

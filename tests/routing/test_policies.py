@@ -127,6 +127,14 @@ def test_every_candidate_is_told_why_it_lost() -> None:
     assert (first.endpoint, held.explanation.verdict(first)) == (home, Verdict.BUSY)
 
 
+def test_equal_endpoints_are_told_to_be_alike() -> None:
+    """Nothing is cheaper where two cost the same."""
+    (won,) = Playbook(2).arrive(1, keys(("doc", 20)))
+    assert isinstance(won, Dispatch)
+    verdicts = [won.explanation.verdict(it) for it in won.explanation.candidates]
+    assert verdicts == [Verdict.WON, Verdict.ALIKE]
+
+
 def test_work_does_not_grow_with_distinct_loads() -> None:
     """A thousand endpoints with a thousand loads are told apart by a few dozen buckets."""
     buckets = [load_bucket(load) for load in range(1000)]

@@ -78,6 +78,8 @@ class RouterStatus:
     siblings: tuple[SiblingStatus, ...]
     problems: tuple[str, ...]
     """What is wrong with its manifests."""
+    silent_engines: tuple[str, ...]
+    """Those that give no metrics, each with the reason."""
 
 
 def read_router(pools: object, peers: object | None) -> RouterStatus:
@@ -96,6 +98,7 @@ def read_router(pools: object, peers: object | None) -> RouterStatus:
             problems=_each(
                 _mapping(pools).get("problems") or [], lambda text: _printable(str(text))
             ),
+            silent_engines=_each(_mapping(pools).get("silent_engines") or [], _silent_engine),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AnswerError("its answer is not a router's") from error
@@ -125,6 +128,11 @@ def _pool(value: object) -> PoolStatus:
         inflight=int(pool["inflight"]),
         queued=int(pool["queued"]),
     )
+
+
+def _silent_engine(value: object) -> str:
+    engine = _mapping(value)
+    return f"{_name(engine['endpoint'])} ({_name(engine['reason'])})"
 
 
 def _peer(value: object) -> PeerStatus:

@@ -15,6 +15,7 @@ Sent = Mapping[tuple[str, str], int]
 _PLACE_WIDTH = 24
 _FROM_WIDTH = 12
 _ROUTER_WIDTH = 30
+_ENGINES_TOLD = 3
 _STYLES = {"Connected": "green", "Degraded": "yellow", "Unreachable": "red"}
 
 
@@ -28,8 +29,18 @@ def overview(answers: Sequence[Answer], earlier: Sent | None = None) -> Renderab
     if any(status.siblings for _, status in known):
         parts += ["", _siblings(known)]
     parts += [Text(f"{url}: {line}", "yellow") for url, s in known for line in s.problems]
+    parts += [
+        Text(f"{url}: {_silence(s.silent_engines)}", "yellow")
+        for url, s in known
+        if s.silent_engines
+    ]
     parts += [Text(f"{a.url}: {a.problem}", "red") for a in answers if a.status is None]
     return Group(*parts)
+
+
+def _silence(engines: Sequence[str]) -> str:
+    some, more = ", ".join(engines[:_ENGINES_TOLD]), len(engines) - _ENGINES_TOLD
+    return f"no metrics from {some}" + (f" and {more} more" if more > 0 else "")
 
 
 def sent_counts(answers: Sequence[Answer]) -> dict[tuple[str, str], int]:
