@@ -241,7 +241,8 @@ class Peers:
         cached = min(depth * pool.tokens.block_tokens, flight.prompt_tokens)
         uncached = flight.prompt_tokens - cached
         prefill = uncached / capacity.prefill_tokens_per_second
-        network = peer.round_trip_seconds
+        # There it has a way from the gateway to an engine before it, too.
+        network = peer.round_trip_seconds + pool.settings.network_seconds
         ttft = network + wait + prefill
         burden = burden_seconds(
             capacity.load,
@@ -263,7 +264,7 @@ class Peers:
             burden_seconds=burden,
             egress_seconds=egress,
             cost_seconds=ttft + burden + egress,
-            hold_seconds=max(network, min(2 * wait, patience_seconds)),
+            hold_seconds=max(peer.round_trip_seconds, min(2 * wait, patience_seconds)),
         )
 
     def send(self, flight: Flight, remote: Remote, stamp: float, now: float) -> None:

@@ -158,7 +158,7 @@ def test_a_forward_carries_its_explanation_into_the_recording() -> None:
     assert encoded["type"] == "Forward"
     assert (encoded["ticket"], encoded["region"], encoded["hold_seconds"]) == (1, "west", 0.1)
     assert encoded["explanation"]["winner"] == "region/west"
-    assert encoded["explanation"]["candidates"][0]["network_seconds"] == 0.1
+    assert encoded["explanation"]["candidates"][0]["network_seconds"] == 0.101
 
 
 EVENTS = st.one_of([st.from_type(event) for event in get_args(Event)])

@@ -41,6 +41,7 @@ from tests.routing.playbook import Playbook, target, targets
 RATE = 1280.0
 """Prefills the ten blocks of a prompt in one second."""
 ROUND_TRIP_SECONDS = 0.1
+NETWORK_SECONDS = PoolSettings().network_seconds
 IDLE = PoolCapacity(
     free=4,
     room=1000,
@@ -151,7 +152,16 @@ def test_the_cheapest_region_wins() -> None:
     assert command.region == "east"
     assert command.explanation.winner == "region/east"
     winner = command.explanation.candidates[0]
-    assert winner.cost_seconds == pytest.approx(ROUND_TRIP_SECONDS + 1.0)
+    assert winner.cost_seconds == pytest.approx(ROUND_TRIP_SECONDS + NETWORK_SECONDS + 1.0)
+
+
+def test_a_region_next_door_gets_nothing_that_is_served_as_well_here() -> None:
+    """There the request would have a way from the gateway to an engine before it, too."""
+    book = World(1)
+    book.tell(PeersUpdated((PeerSettings("west", 0.0),)))
+    book.state("west")
+    (command,) = book.arrive(1, other(1))
+    assert isinstance(command, Dispatch)
 
 
 def test_a_region_that_has_lost_the_wait_advantage_gets_nothing() -> None:

@@ -118,7 +118,7 @@ def test_egress_is_paid_in_engine_seconds() -> None:
     assert isinstance(command, Forward)
     candidate = command.explanation.candidates[0]
     assert candidate.egress_seconds == pytest.approx(3600 * (5120 + 100 * 250) / 2**30)
-    assert candidate.cost_seconds == pytest.approx(0.1 + 1.0 + candidate.egress_seconds)
+    assert candidate.cost_seconds == pytest.approx(0.101 + 1.0 + candidate.egress_seconds)
 
 
 def test_the_cheaper_link_wins_and_a_dear_one_keeps_requests_at_home() -> None:

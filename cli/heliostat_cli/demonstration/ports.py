@@ -1,10 +1,13 @@
 """Which ports gateways get. Checked here, for Envoys can share one without noticing."""
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 _HOST = "127.0.0.1"
 _USUAL_PORT = 8080
+_PORTS = range(20_000, 32_000)
+"""Below those of outgoing connections (Linux: 32768 to 60999)."""
 
 
 class PortError(RuntimeError):
@@ -25,15 +28,24 @@ def choose_port(wanted: int | None) -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many free ports, no two alike. Raises PortError."""
+    """So many free ports, no two alike. Raises PortError.
+
+    None of them is one that the kernel gives to outgoing connections, as Linux is set up: such a
+    port may be taken again before its gateway listens.
+    """
+    candidates = random.sample(_PORTS, len(_PORTS))
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        try:
-            for probe in sockets:
-                probe.bind((_HOST, 0))
-        except OSError as error:
-            raise PortError(f"there is no free port on {_HOST}: {error.strerror}") from error
-        return [int(probe.getsockname()[1]) for probe in sockets]
+        found: list[int] = []
+        for port in candidates:
+            if len(found) == count:
+                break
+            probe = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind((_HOST, port))
+                found.append(port)
+    if len(found) < count:
+        raise PortError(f"there are no {count} free ports on {_HOST}")
+    return found
 
 
 def _bind(port: int) -> int:
