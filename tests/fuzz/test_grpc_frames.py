@@ -11,6 +11,7 @@ from heliostat_extproc.grpc_streams import frames
 from heliostat_extproc.grpc_streams.connection import Connection
 from heliostat_extproc.grpc_streams.frames import Flag, Kind, Setting
 from heliostat_extproc.grpc_streams.message_stream import Limits, MessageStream
+from tests.extproc.grpc_streams.transport import Transport
 
 from .seeds import mutated
 
@@ -45,21 +46,6 @@ def _seeds() -> list[bytes]:
 
 SEEDS = _seeds()
 FRAGMENTS = [*SEEDS[3:], b"\0\0", b"\xff" * 4, b"\x80", frames.write_head(16_384, 0, 0, 1)]
-
-
-class Transport(asyncio.Transport):
-    """Counts what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-        self.is_closed = False
-
-    def write(self, data: object) -> None:
-        self.written += data  # type: ignore[operator]
-
-    def close(self) -> None:
-        self.is_closed = True
 
 
 async def echo(stream: MessageStream) -> None:

@@ -11,26 +11,12 @@ from heliostat_extproc.grpc_streams import frames
 from heliostat_extproc.grpc_streams.connection import Connection
 from heliostat_extproc.grpc_streams.frames import ErrorCode, Flag, Kind, Setting
 from heliostat_extproc.grpc_streams.message_stream import Handler, Limits, MessageStream
+from tests.extproc.grpc_streams.transport import Transport
 
 PATH = "/test.Service/Talk"
 LARGEST_BYTES = 1_000_000
 LIMITS = Limits(LARGEST_BYTES)
 HEADERS = [(":method", "POST"), (":path", PATH), ("te", "trailers"), ("x", "y")]
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-        self.is_closed = False
-
-    def write(self, data: object) -> None:
-        self.written += data  # type: ignore[operator]
-
-    def close(self) -> None:
-        self.is_closed = True
 
 
 class Peer:
