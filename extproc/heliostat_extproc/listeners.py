@@ -18,7 +18,7 @@ from heliostat_extproc.envoy.addresses import requests_socket, state_socket
 from heliostat_extproc.federation.protocol import LARGEST_REQUEST_BYTES, UNREAD_BYTES
 from heliostat_extproc.grpc_streams.message_stream import Handler, Limits
 from heliostat_extproc.grpc_streams.server import StreamServer
-from heliostat_extproc.grpc_streams.unix_socket import OwnSocket
+from heliostat_extproc.unix_socket import OwnSocket
 
 _LONGEST_MESSAGE_BYTES = 256 * 1024 * 1024
 _OPTIONS = (

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import quote
 
+from heliostat_extproc.unix_socket import OwnSocket
+
 _PATH_PREFIX = "/regions/"
 _YES = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 _NO = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
@@ -25,17 +27,20 @@ class ReachabilityServer:
     """Answers on a Unix socket; a region counts as reachable until the router says otherwise."""
 
     def __init__(self, socket: Path) -> None:
-        self._socket = socket
+        self._socket = OwnSocket(socket)
         self._unreachable: set[str] = set()
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen; OSError where that cannot be."""
-        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        """Listen; OSError where that cannot be, SocketTakenError where it is not free."""
+        path = self._socket.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await self._socket.check_free()
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: _Connection(self._unreachable, self._connections), self._socket
+            lambda: _Connection(self._unreachable, self._connections), path
         )
+        self._socket.claim()
 
     def set_reachable(self, region: str, reachable: bool) -> None:
         """Say it of a region; what runs to one that is not comes back at once."""
@@ -48,7 +53,7 @@ class ReachabilityServer:
         """Answer no more, which Envoy takes for no change."""
         if self._server is not None:
             self._server.close()
-            self._socket.unlink(missing_ok=True)
+            self._socket.release()
         for connection in tuple(self._connections):
             connection.close()
 

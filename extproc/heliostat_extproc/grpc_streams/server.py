@@ -6,7 +6,7 @@ from pathlib import Path
 
 from heliostat_extproc.grpc_streams.connection import Connection
 from heliostat_extproc.grpc_streams.message_stream import Handler, Limits
-from heliostat_extproc.grpc_streams.unix_socket import OwnSocket
+from heliostat_extproc.unix_socket import OwnSocket
 
 _POLL_SECONDS = 0.01
 _BACKLOG = 1024

@@ -8,6 +8,7 @@ import pytest
 import uvloop
 
 from heliostat_extproc.envoy.reachability import ReachabilityServer, health_path
+from heliostat_extproc.unix_socket import SocketTakenError
 
 
 async def ask(socket: Path, region: str) -> str:
@@ -39,3 +40,16 @@ def test_a_region_is_reachable_until_the_router_says_otherwise(
         answers = runner.run(converse())
     ok, refused = "HTTP/1.1 200 OK", "HTTP/1.1 503 Service Unavailable"
     assert answers == [ok, refused, ok]
+
+
+async def test_a_second_router_takes_no_socket_from_the_first(tmp_path: Path) -> None:
+    """It fails, and what it leaves is the first one's."""
+    path = tmp_path / "health.sock"
+    first, second = ReachabilityServer(path), ReachabilityServer(path)
+    await first.start()
+    with pytest.raises(SocketTakenError):
+        await second.start()
+    second.stop()
+    assert await ask(path, "eu")
+    first.stop()
+    assert not path.exists()

@@ -11,7 +11,7 @@ import pytest
 
 from heliostat_extproc.grpc_streams.message_stream import Limits, MessageStream
 from heliostat_extproc.grpc_streams.server import StreamServer
-from heliostat_extproc.grpc_streams.unix_socket import SocketTakenError
+from heliostat_extproc.unix_socket import SocketTakenError
 
 PATH = "/test.Service/Talk"
 LARGEST_BYTES = 32 * 1024 * 1024
